@@ -1,0 +1,53 @@
+"""Activation drift over training: how the input of one unit's activation moves (Ioffe & Szegedy 2015, figure 1)."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import style
+from analysis.command import main
+from analysis.load import kind, values
+
+
+def draw(results: xr.Dataset, depth: int | None = None) -> Figure:
+    """One panel a kind of net: the 15th, 50th and 85th percentile of the last block's first unit, by training step.
+
+    `depth` picks the members; by default the middle one of the run's depths.
+    """
+    depths = values(results, "depth")
+    depth = depths[(len(depths) - 1) // 2] if depth is None else depth
+    nets, norms = values(results, "net"), values(results, "norm")
+    figure, axes = style.panels(len(norms), len(nets), sharex=True)
+    for row, norm in enumerate(norms):
+        for column, net in enumerate(nets):
+            panel: Axes = axes[row, column]
+            panel.set_title(style.name(net, norm))
+            _panel(panel, kind(results, net, norm, depth), depth, style.colour(net, norm))
+    for panel in axes[-1]:
+        panel.set_xlabel("training step")
+    figure.supylabel("pre-activation: 15th, 50th, 85th percentile", fontsize=10)
+    figure.suptitle(f"Drift of one unit's input in the last of {depth} blocks, a line a seed", fontsize=10)
+    return figure
+
+
+def _panel(panel: Axes, members: xr.Dataset, depth: int, colour: str) -> None:
+    steps = members.probe_step.values
+    found = members.unit_preactivation.isel(layer=depth).values.astype(float)
+    for seed, (low, middle, high) in enumerate(np.moveaxis(found, -1, 1)):
+        style_of_seed = ("-", "--", ":", "-.")[seed % 4]
+        panel.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)
+        panel.plot(steps, middle, color=colour, linestyle=style_of_seed, marker="o", markersize=3)
+    panel.set_xscale("symlog", linthresh=1)
+    panel.set_xlim(0, steps[-1])
+    if not np.isfinite(found).all():
+        panel.text(0.98, 0.04, "ends where a member diverged", transform=panel.transAxes, ha="right", fontsize=8)
+
+
+def figures(results: xr.Dataset) -> dict[str, Figure]:
+    """One figure."""
+    return {"drift": draw(results)}
+
+
+if __name__ == "__main__":
+    main(figures, __doc__)

@@ -1,0 +1,64 @@
+"""Squared gradient norm against layer, one line a depth, at initialization, with the theory's slope where it is known."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import style, theory
+from analysis.command import main
+from analysis.load import kind, values
+from analysis.profile import profile_of
+
+
+def draw(results: xr.Dataset, step: int = 0) -> Figure:
+    """One panel a kind of net: the gradient by every layer's output, relative to the last layer's.
+
+    `step` indexes the measured steps: 0 the first, -1 the last. Theory is drawn at the first only.
+    """
+    nets, norms, depths = (values(results, name) for name in ("net", "norm", "depth"))
+    colours = style.depth_colours(depths)
+    figure, axes = style.panels(len(norms), len(nets), sharex=True, sharey=True)
+    for row, norm in enumerate(norms):
+        for column, net in enumerate(nets):
+            panel: Axes = axes[row, column]
+            panel.set_title(style.name(net, norm))
+            for depth in depths:
+                _line(panel, kind(results, net, norm, depth), depth, colours[depth], step)
+            panel.set_yscale("log")
+            panel.axhline(1, color="#666666", linewidth=0.8, zorder=0)
+    for panel in axes[-1]:
+        panel.set_xlabel("layer (0 is the first hidden state)")
+    figure.supylabel("squared gradient, relative to the last layer", fontsize=10)
+    lines = [axes[0, 0].plot([], [], color=colours[depth])[0] for depth in depths]
+    labels = [f"depth {depth}" for depth in depths]
+    if step == 0:
+        lines.append(axes[0, 0].plot([], [], color=style.THEORY, linestyle="--", linewidth=1)[0])
+        sources = {theory.gradient_source(norm) for norm in norms if norm in ("none", "batch")}
+        labels.append(f"theory ({'; '.join(sorted(sources))})")
+    figure.legend(lines, labels, loc="outside lower center", ncols=4, frameon=False)
+    when = f"step {int(results.probe_step[step])}"
+    figure.suptitle(f"Gradient of the loss by each layer's output, {when}", fontsize=10)
+    return figure
+
+
+def _line(panel: Axes, members: xr.Dataset, depth: int, colour, step: int) -> None:
+    squared = members.output_gradient.isel(probe_step=step, layer=slice(depth + 1)).values.astype(float)
+    finite = np.isfinite(squared).all(1) & (squared[:, -1] > 0)
+    if finite.any():
+        # A geometric mean over seeds: gradients differ by factors, not by differences.
+        relative = squared[finite] / squared[finite, -1:]
+        with np.errstate(divide="ignore"):
+            panel.plot(np.arange(depth + 1), np.exp(np.log(relative).mean(0)), color=colour)
+    profile = profile_of(members, depth) if step == 0 else None
+    if profile is not None:
+        panel.plot(np.arange(depth + 1), profile, color=style.THEORY, linestyle="--", linewidth=1)
+
+
+def figures(results: xr.Dataset) -> dict[str, Figure]:
+    """At initialization and after training."""
+    return {"gradients": draw(results, 0), "gradients-end": draw(results, -1)}
+
+
+if __name__ == "__main__":
+    main(figures, __doc__)

@@ -1,0 +1,66 @@
+"""A run directory as labelled data."""
+
+import json
+from pathlib import Path
+
+import xarray as xr
+import yaml
+
+MEMBER_FIELDS = ("net", "norm", "depth", "seed", "learning_rate", "weight_std", "bias_std")
+
+
+class NotARun(ValueError):
+    """The folder holds no run; the message is one line for a person."""
+
+
+def load(run: str | Path) -> xr.Dataset:
+    """Everything a run measured, read as it is asked for.
+
+    Dimensions: `member` (coordinates net, norm, depth, seed, learning_rate, weight_std, bias_std), `step`,
+    `probe_step`, `layer` (0 the stem) and those of single probes. Numbers never measured are NaN. `attrs["config"]`
+    and `attrs["provenance"]` hold the run's `config.yaml` and `provenance.json`.
+
+    Raises:
+      NotARun: no run is there, or it cannot be read.
+    """
+    path = Path(run)
+    for name in ("config.yaml", "provenance.json", "results.zarr"):
+        if not (path / name).exists():
+            raise NotARun(f"{path} is not a run directory: it has no {name}")
+    try:
+        results = xr.open_zarr(path / "results.zarr", consolidated=False, chunks=None)
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        provenance = json.loads((path / "provenance.json").read_text())
+    except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
+        raise NotARun(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    return results.assign_attrs(config=config, provenance=provenance)
+
+
+def settings(results: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
+    """Splits a run by the swept numbers that figures have no axis for; each part with its label, "" if there is one.
+
+    Figures show net, norm, depth and seed; learning rates and scales each get figures of their own.
+    """
+    swept = [name for name in ("learning_rate", "weight_std", "bias_std") if len(set(results[name].values)) > 1]
+    parts = [("", results)]
+    for name in swept:
+        parts = [
+            (f"{label} {name}={value:g}".strip(), part.isel(member=part[name].values == value))
+            for label, part in parts
+            for value in sorted(set(part[name].values))
+        ]
+    return parts
+
+
+def kind(results: xr.Dataset, net: str, norm: str, depth: int | None = None) -> xr.Dataset:
+    """The members of one net kind and norm, and of one depth if it is given."""
+    chosen = (results.net.values == net) & (results.norm.values == norm)
+    if depth is not None:
+        chosen &= results.depth.values == depth
+    return results.isel(member=chosen)
+
+
+def values(results: xr.Dataset, name: str) -> list:
+    """A member coordinate's distinct values: numbers in order, names in order of appearance."""
+    found = list(dict.fromkeys(results[name].values.tolist()))
+    return found if isinstance(found[0], str) else sorted(found)

@@ -1,0 +1,87 @@
+"""One page for a run: what was run, what came out, every figure. Opens without a network."""
+
+import base64
+import html
+from pathlib import Path
+
+from analysis import drift, gradients, spectra, summary, trainability
+from analysis.command import save
+from analysis.load import load, values
+
+FIGURES = {
+    "trainability": trainability.figures,
+    "gradients": gradients.figures,
+    "spectra": spectra.figures,
+    "drift": drift.figures,
+}
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; margin: 1rem 0; }
+th, td { padding: 0.2rem 0.6rem; text-align: right; border-bottom: 1px solid #ddd; }
+th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left; }
+tr.first td { border-top: 2px solid #999; }
+img { width: 100%; max-width: 46rem; display: block; margin: 1rem auto; }
+.scroll { overflow-x: auto; }
+@media print { body { margin: 0; } img { break-inside: avoid; } }
+"""
+
+
+def report(run: str | Path, out: Path | None = None) -> list[Path]:
+    """Draws every figure of a run and writes `report.html` beside them; returns the files.
+
+    Raises:
+      NotARun: no run is there.
+    """
+    run = Path(run)
+    results = load(run)
+    results = results.load().assign_attrs(results.attrs)
+    images = [path for figures in FIGURES.values() for path in save(run, figures, results, out)]
+    page = (out or run) / "report.html"
+    page.write_text(_page(run.name, results, images), encoding="utf-8")
+    return [*images, page]
+
+
+def _page(name: str, results, images: list[Path]) -> str:
+    config, provenance = results.attrs["config"], results.attrs["provenance"]
+    pictures = "\n".join(
+        f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
+        for path in images
+    )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{html.escape(name)}</title><style>{_STYLE}</style></head><body>
+<h1>{html.escape(name)}</h1>
+<p>{results.sizes["member"]} networks on {html.escape(config["dataset"])}, {config["steps"]} steps of
+{html.escape(config["optimizer"])}, batch {config["batch_size"]}, width {config["width"]};
+{html.escape(provenance["status"])} in {provenance.get("wall_seconds", "?")} s
+on {html.escape(", ".join(provenance["devices"]))}.</p>
+{_table(results)}
+{pictures}
+<h2>Config</h2>
+{_facts(config)}
+<h2>Provenance</h2>
+{_facts(provenance)}
+</body></html>
+"""
+
+
+def _table(results) -> str:
+    depths = "".join(f"<th>{depth}</th>" for depth in values(results, "depth"))
+    lines, last = [], None
+    for row in summary.rows(results):
+        group = (row.setting, row.norm, row.net)
+        name = html.escape(f"{row.net} {row.setting}".strip())
+        cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells)
+        opening = '<tr class="first">' if group != last else "<tr>"
+        lines.append(f"{opening}<td>{name}</td><td>{html.escape(row.norm)}</td><td>{row.quantity}</td>{cells}</tr>")
+        last = group
+    return (
+        "<p>Accuracy after training; gradient ratio first/last layer and largest singular value at step 0.</p>"
+        f'<div class="scroll"><table><tr><th>net</th><th>norm</th><th>depth</th>{depths}</tr>{"".join(lines)}</table></div>'
+    )
+
+
+def _facts(facts: dict) -> str:
+    lines = "".join(f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(str(v))}</td></tr>" for k, v in facts.items())
+    return f'<div class="scroll"><table class="facts">{lines}</table></div>'

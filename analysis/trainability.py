@@ -1,0 +1,76 @@
+"""Which depths train: test accuracy and training loss against depth, for every kind of net."""
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from analysis import style
+from analysis.command import main
+from analysis.load import kind, values
+
+_LAST_STEPS = 10
+
+
+def draw(results: xr.Dataset) -> Figure:
+    """Test accuracy after training, and the training loss of the last steps; a band spans the seeds, × diverged."""
+    depths = values(results, "depth")
+    figure, axes = style.panels(1, 2, height=3.0)
+    accuracy, loss = axes[0]
+    losses = results.train_loss.isel(step=slice(-_LAST_STEPS, None)).mean("step", skipna=False)
+    for norm in values(results, "norm"):
+        for net in values(results, "net"):
+            members = kind(results, net, norm)
+            final = losses.isel(member=(results.net.values == net) & (results.norm.values == norm)).values
+            _curve(accuracy, members, members.test_accuracy.isel(probe_step=-1).values, net, norm, bottom=0.0)
+            _curve(loss, members, final, net, norm, bottom=None)
+    for panel, label in ((accuracy, "test accuracy"), (loss, "training loss (nats)")):
+        style.depth_axis(panel, depths)
+        panel.set_xlabel("depth (blocks)")
+        panel.set_ylabel(label)
+    accuracy.set_ylim(-0.03, 1.03)
+    loss.set_yscale("log")
+    handles, labels = accuracy.get_legend_handles_labels()
+    if np.isfinite(results.diverged_step.values).any():
+        handles.append(accuracy.plot([], [], color="#666666", marker="x", linestyle="none")[0])
+        labels.append("diverged (NaN or inf)")
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    steps = int(results.probe_step[-1])
+    figure.suptitle(f"What trains, after {steps} steps on {results.attrs['config']['dataset']}", fontsize=10)
+    return figure
+
+
+def _curve(
+    panel: Axes, members: xr.Dataset, numbers: np.ndarray, net: str, norm: str, bottom: float | None
+) -> None:
+    """Mean and range over the seeds that did not diverge; a cross wherever a seed did."""
+    colour = style.colour(net, norm)
+    alive = ~np.isfinite(members.diverged_step.values) & np.isfinite(numbers)
+    depths = [d for d in values(members, "depth") if alive[members.depth.values == d].any()]
+    by_depth = [numbers[alive & (members.depth.values == depth)] for depth in depths]
+    panel.plot(
+        depths,
+        [found.mean() for found in by_depth],
+        color=colour,
+        marker=style.MARKERS.get(net, "^"),
+        markersize=4,
+        label=style.name(net, norm),
+    )
+    panel.fill_between(
+        depths, [f.min() for f in by_depth], [f.max() for f in by_depth], color=colour, alpha=0.2, linewidth=0
+    )
+    lost = sorted({int(d) for d in members.depth.values[np.isfinite(members.diverged_step.values)]})
+    if lost:
+        place = 0.02 if bottom is None else bottom
+        transform = panel.get_xaxis_transform() if bottom is None else panel.transData
+        place = 0.97 if bottom is None else place
+        panel.plot(lost, [place] * len(lost), color=colour, marker="x", linestyle="none", transform=transform)
+
+
+def figures(results: xr.Dataset) -> dict[str, Figure]:
+    """One figure."""
+    return {"trainability": draw(results)}
+
+
+if __name__ == "__main__":
+    main(figures, __doc__)

@@ -1,0 +1,1 @@
+"""Batch normalization: `reference` is the textbook, `xla` the fused form, `api` chooses."""

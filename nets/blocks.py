@@ -1,0 +1,90 @@
+"""The layer a network is deep in. Two published orders of linear map, norm, activation and skip.
+
+A block is a module that maps `[batch, width]` to the same shape and, for the probes, gives the pre-activation it computes
+on the way. Any module with these can stand in its place: add it to `ORDERS` and the commands know it.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array
+from jaxtyping import Float
+
+from kernels.batchnorm.reference import Activation
+from nets.activations import ACTIVATIONS
+from nets.initializers import dense
+from nets.norms import NORMS
+from nets.variables import Hyperparameter
+
+Hidden = Float[Array, "batch width"]
+
+
+class Block(Protocol):
+    """What a network asks of its layers."""
+
+    activates_first: bool  # whether norm and activation precede the weights; if so the readout needs a last pair
+
+    def __call__(self, h: Hidden) -> Hidden:
+        """The next hidden state."""
+        ...
+
+    def preactivation(self, h: Hidden) -> Hidden:
+        """What the block's activation is applied to."""
+        ...
+
+
+class _LinearNormActivation(nnx.Module):
+    def __init__(
+        self,
+        width: int,
+        *,
+        skip: float | Float[Array, ""],
+        norm: str,
+        activation: str,
+        init: str,
+        weight_std: float | Float[Array, ""],
+        bias_std: float | Float[Array, ""],
+        rngs: nnx.Rngs,
+    ):
+        # Batch norm subtracts whatever bias came before it, so only nets without one carry a bias.
+        self.linear = dense(
+            width,
+            width,
+            init=init,
+            weight_std=weight_std,
+            bias_std=bias_std,
+            use_bias=norm == "none",
+            rngs=rngs,
+        )
+        self.norm = NORMS[norm](width, rngs=rngs)
+        self.activation: Activation = ACTIVATIONS[activation]
+        self.skip = Hyperparameter(jnp.asarray(skip, self.linear.kernel.dtype))
+
+
+class PostActivation(_LinearNormActivation):
+    """`h' = φ(norm(W h + b) + skip h)`: the order of He et al. 2015; with `skip` 0 the usual plain layer."""
+
+    activates_first = False
+
+    def preactivation(self, h: Hidden) -> Hidden:
+        return self.norm(self.linear(h), residual=self.skip[...] * h)
+
+    def __call__(self, h: Hidden) -> Hidden:
+        return self.norm(self.linear(h), residual=self.skip[...] * h, activation=self.activation)
+
+
+class PreActivation(_LinearNormActivation):
+    """`h' = skip h + W φ(norm(h)) + b`: the order of He et al. 2016, whose skip path nothing interrupts."""
+
+    activates_first = True
+
+    def preactivation(self, h: Hidden) -> Hidden:
+        return self.norm(h)
+
+    def __call__(self, h: Hidden) -> Hidden:
+        return self.skip[...] * h + self.linear(self.norm(h, activation=self.activation))
+
+
+ORDERS: dict[str, Callable[..., nnx.Module]] = {"post": PostActivation, "pre": PreActivation}

@@ -1,0 +1,54 @@
+"""Many layers of one kind, stored stacked and applied by `lax.scan`: compile time does not grow with depth."""
+
+from collections.abc import Callable
+
+import jax
+from flax import nnx
+from jax import Array, lax
+from jaxtyping import Float
+
+Hidden = Float[Array, "batch width"]
+
+
+def step(graphdef: nnx.GraphDef, params: nnx.State, rest: nnx.State, h: Hidden) -> tuple[Hidden, nnx.State]:
+    """Applies one module given as pure data; returns its output and its variables other than parameters, updated."""
+    module = nnx.merge(graphdef, params, rest)
+    h = module(h)
+    return h, nnx.as_pure(nnx.state(module, nnx.Not(nnx.Param)))
+
+
+class Stack(nnx.Module):
+    """`depth` layers made by `make_layer(rngs)`, held in `layers`, every variable with a leading layer axis."""
+
+    def __init__(self, make_layer: Callable[[nnx.Rngs], nnx.Module], depth: int, *, rngs: nnx.Rngs):
+        keys = jax.random.split(rngs.params(), depth)
+        self.depth = depth
+        self.layers = nnx.vmap(lambda key: make_layer(nnx.Rngs(key)))(keys)
+
+    def __call__(self, h: Hidden) -> Hidden:
+        """The last layer's output; running statistics are updated in place, as in any Flax module."""
+        graphdef, params, rest = nnx.split(self.layers, nnx.Param, ...)
+        h, rest = lax.scan(lambda h, layer: step(graphdef, *layer, h), h, (params, rest))
+        nnx.update(self.layers, rest)
+        return h
+
+    def trace(
+        self, h: Hidden, perturbation: Float[Array, "layer batch width"]
+    ) -> tuple[Hidden, Float[Array, "layer batch width"], Float[Array, "layer batch width"]]:
+        """Runs the stack with `perturbation[l]` added to layer l's output, and changes no variable.
+
+        The derivative by `perturbation` at zero is the derivative by the layers' outputs.
+
+        Returns:
+          The last output, every layer's output, and every layer's pre-activation.
+        """
+        graphdef, state = nnx.split(self.layers)
+
+        def body(h, layer):
+            state, offset = layer
+            before = nnx.merge(graphdef, state).preactivation(h)
+            h = nnx.merge(graphdef, state)(h) + offset
+            return h, (h, before)
+
+        h, (outputs, before) = lax.scan(body, h, (state, perturbation))
+        return h, outputs, before

@@ -1,0 +1,83 @@
+"""The command line of a config: tyro's, with every mistake told in one line."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+import tyro
+
+from sweep.config import Config, flag_name
+from sweep.errors import UserError, unknown
+
+
+def parse(arguments: Sequence[str]) -> Config:
+    """The config that these command line arguments ask for; `--help` prints and exits.
+
+    Raises:
+      UserError: an unknown flag, a value of the wrong type or number, or whatever `Config` itself refuses.
+    """
+    _check(arguments)
+    return tyro.cli(Config, args=arguments, prog="train.py")
+
+
+def _check(arguments: Sequence[str]) -> None:
+    """Finds what tyro would report over many lines."""
+    hints = get_type_hints(Config)
+    flags = {flag_name(field.name): hints[field.name] for field in fields(Config)}
+    switches = {"--no-" + flag[2:]: bool for flag, hint in flags.items() if hint is bool}
+    known = {**flags, **switches, "--help": bool, "-h": bool}
+    flag, values = None, []
+    for argument in (*arguments, None):
+        is_value = argument is not None and (not argument.startswith("-") or _is_number(argument))
+        if is_value and flag is None:
+            raise UserError(f"unexpected argument {argument!r}; every value belongs to a flag, see --help")
+        if is_value:
+            values.append(argument)
+            continue
+        if flag is not None:
+            _check_values(flag, known[flag], values)
+        if argument is not None:
+            flag, equals, value = argument.partition("=")
+            flag = flag.replace("_", "-")
+            if flag not in known:
+                raise unknown("flag", flag, known)
+            values = [value] if equals else []
+
+
+def _check_values(flag: str, hint: Any, values: list[str]) -> None:
+    if hint is bool:
+        if values:
+            raise UserError(f"{flag} takes no value, got {' '.join(values)!r}")
+        return
+    several = any(get_origin(kind) is tuple for kind in (hint, *get_args(hint)))
+    if not values:
+        raise UserError(f"{flag} is empty; give {'at least one' if several else 'a'} value")
+    if len(values) > 1 and not several:
+        raise UserError(f"{flag} takes one value, got {' '.join(values)!r}")
+    kinds = _scalars(hint)
+    for value in values:
+        if not any(_reads_as(kind, value) for kind in kinds):
+            names = " or ".join({int: "a whole number", float: "a number"}[k] for k in kinds if k in (int, float))
+            raise UserError(f"{flag} takes {names}, got {value!r}")
+
+
+def _scalars(hint: Any) -> list[type]:
+    """The plain types inside a hint: int of `tuple[int, ...] | None`."""
+    if get_args(hint):
+        return [kind for inner in get_args(hint) if inner not in (..., type(None)) for kind in _scalars(inner)]
+    return [hint]
+
+
+def _reads_as(kind: type, value: str) -> bool:
+    if kind in (str, Path):
+        return True
+    try:
+        kind(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_number(text: str) -> bool:
+    return _reads_as(float, text)

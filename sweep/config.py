@@ -1,0 +1,171 @@
+"""What a sweep is: a frozen dataclass whose fields are the command line's flags."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from nets import ACTIVATIONS, INITIALIZERS, NORMS, ORDERS
+from nets.mlp import SKIP_STRENGTH
+from sweep.data import DATASETS
+from sweep.errors import UserError, unknown
+from sweep.members import ARCHITECTURES
+from sweep.optimizers import OPTIMIZERS, SCHEDULES
+
+# The names each field may hold come from the registries, so that adding to a registry is all there is to adding a name.
+CHOICES: dict[str, Iterable[str]] = {
+    "arch": ARCHITECTURES,
+    "nets": SKIP_STRENGTH,
+    "norms": NORMS,
+    "activation": ACTIVATIONS,
+    "order": ORDERS,
+    "init": INITIALIZERS,
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "dataset": DATASETS,
+}
+
+
+def _choice(field: str, several: bool = False) -> Any:
+    names = "{" + ",".join(CHOICES[field]) + "}"
+    return tyro.conf.arg(metavar=f"{names} [{names} ...]" if several else names)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train many depths of a network at once, and measure what depth does to signals and gradients.
+
+    Flags that take several values sweep: every combination is one member of the sweep. Members that differ only in
+    numbers train together in one compiled program. With no flags this is the quickstart.
+    """
+
+    arch: Annotated[str, _choice("arch")] = "mlp"
+    """Architecture."""
+    nets: Annotated[tuple[str, ...], _choice("nets", True)] = ("plain", "residual")
+    """Net kinds: without and with skip connections."""
+    norms: Annotated[tuple[str, ...], _choice("norms", True)] = ("none", "batch")
+    """Normalization of every layer."""
+    depths: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
+    """Numbers of hidden blocks, each one weight matrix of width x width."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Seeds of initial weights and batch order."""
+    width: int = 64
+    """Units in every hidden layer."""
+    activation: Annotated[str, _choice("activation")] = "relu"
+    """Activation function."""
+    order: Annotated[str, _choice("order")] = "post"
+    """Activation after the skip is added (He et al. 2015) or before the weights (He et al. 2016)."""
+    init: Annotated[str, _choice("init")] = "normal"
+    """Distribution of the initial weights."""
+    weight_std: tuple[float, ...] = (1.0,)
+    """Scale of the initial weights, variance weight_std^2/fan_in: 1 is LeCun's, 1.414 He's for ReLU. Sweeps."""
+    bias_std: tuple[float, ...] = (0.0,)
+    """Scale of the initial biases. Sweeps."""
+    optimizer: Annotated[str, _choice("optimizer")] = "sgd"
+    """Optimizer."""
+    learning_rates: tuple[float, ...] = (0.01,)
+    """Peak learning rates."""
+    momentum: float = 0.9
+    """Momentum of SGD; beta_1 of Adam and AdamW."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of the weight matrices (AdamW)."""
+    schedule: Annotated[str, _choice("schedule")] = "constant"
+    """Learning rate after warm-up: held, or a cosine to zero at the last step."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from zero."""
+    dataset: Annotated[str, _choice("dataset")] = "digits"
+    """Data set; digits comes with scikit-learn, the others are read from --data-dir."""
+    data_dir: Path | None = None
+    """Folder that holds the data set's files."""
+    batch_size: int = 128
+    """Samples per step."""
+    steps: int = 300
+    """Training steps."""
+    probe_steps: tuple[int, ...] | None = None
+    """Steps at which to measure, besides 0 and the last; by default 1, 3, 10, 30, 100, 300, ..."""
+    probe_batch_size: int = 128
+    """Training samples that the gradient and signal probes see."""
+    spectrum_batch_size: int = 8
+    """Samples of these at which Jacobian spectra are taken; batch norm's coupled spectrum has this times width values."""
+    out: Path = Path("runs")
+    """Folder that holds the runs."""
+    name: str | None = None
+    """Name of this run's folder in --out; by default data set, architecture and time."""
+    report: bool = True
+    """Draw the figures and write report.html when training is done."""
+
+    def __post_init__(self) -> None:
+        """Raises UserError at the first field that makes no sense, before anything is loaded or compiled."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            flag = flag_name(field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, value := tuple(value))
+            if isinstance(value, tuple):
+                if not value and field.name != "probe_steps":
+                    raise UserError(f"{flag} is empty; give at least one value")
+                repeated = sorted({str(v) for v in value if value.count(v) > 1})
+                if repeated:
+                    raise UserError(f"{flag} repeats {', '.join(repeated)}; give every value once")
+            if field.name in CHOICES:
+                for name in value if isinstance(value, tuple) else (value,):
+                    if name not in CHOICES[field.name]:
+                        raise unknown(flag, name, CHOICES[field.name])
+        for name, least in (
+            ("depths", 1),
+            ("width", 1),
+            ("batch_size", 2),
+            ("steps", 1),
+            ("warmup_steps", 0),
+            ("probe_batch_size", 2),
+            ("spectrum_batch_size", 2),
+            ("seeds", 0),
+            ("weight_std", 0.0),
+            ("bias_std", 0.0),
+            ("learning_rates", 0.0),
+            ("momentum", 0.0),
+            ("weight_decay", 0.0),
+            ("probe_steps", 0),
+        ):
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else () if value is None else (value,):
+                if not least <= number < float("inf"):
+                    raise UserError(f"{flag_name(name)} must be at least {least} and finite, got {number}")
+        if self.momentum >= 1:
+            raise UserError(f"--momentum must be below 1, got {self.momentum}")
+        if self.spectrum_batch_size > self.probe_batch_size:
+            raise UserError(
+                f"--spectrum-batch-size must be at most --probe-batch-size {self.probe_batch_size}, "
+                f"got {self.spectrum_batch_size}"
+            )
+        if self.warmup_steps > self.steps:
+            raise UserError(f"--warmup-steps must be at most --steps {self.steps}, got {self.warmup_steps}")
+        if self.probe_steps and max(self.probe_steps) > self.steps:
+            raise UserError(f"--probe-steps must be at most --steps {self.steps}, got {max(self.probe_steps)}")
+        if self.name is not None and (not self.name or Path(self.name).name != self.name):
+            raise UserError(f"--name must be a folder's name without a path, got {self.name!r}")
+
+    @property
+    def measured_steps(self) -> tuple[int, ...]:
+        """Every step at which the sweep is measured, in order: always 0 and the last."""
+        chosen = self.probe_steps
+        if chosen is None:
+            chosen = tuple(m * 10**e for e in range(8) for m in (1, 3))
+        return tuple(sorted({0, self.steps, *(s for s in chosen if s < self.steps)}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, as written to `config.yaml`."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return list(value)
+            return str(value) if isinstance(value, Path) else value
+
+        return {name: plain(value) for name, value in asdict(self).items()}
+
+
+def flag_name(field: str) -> str:
+    """The command line's spelling of a field."""
+    return "--" + field.replace("_", "-")

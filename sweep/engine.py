@@ -1,0 +1,186 @@
+"""Training an ensemble: one compiled program that takes many steps, data and state staying on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, lax
+from jaxtyping import Float, Int
+
+from sweep.ensemble import Ensemble
+from sweep.members import data_key
+from sweep.optimizers import OPTIMIZERS, schedule
+from sweep.staircase import Parts
+
+if TYPE_CHECKING:
+    from sweep.config import Config
+    from sweep.data import Dataset
+
+# Steps whose losses one call can return; a call may take fewer, at no new compilation.
+STEPS_PER_CALL = 64
+
+
+class TrainState(NamedTuple):
+    """All that changes during training.
+
+    Attributes:
+      params, rest: the members' parameters, and their other variables.
+      moments: the optimizer's state.
+      step: steps taken.
+      order: each seed's order of the training samples in the present epoch.
+      diverged: per member, the first step whose loss was not finite, or -1.
+    """
+
+    params: Parts
+    rest: Parts
+    moments: optax.OptState
+    step: Int[Array, ""]
+    order: Int[Array, "seed train"]
+    diverged: Int[Array, " member"]
+
+
+class Data(NamedTuple):
+    """A data set on the device."""
+
+    train_inputs: Float[Array, "train features"]
+    train_labels: Int[Array, " train"]
+    test_inputs: Float[Array, "test features"]
+    test_labels: Int[Array, " test"]
+
+
+def put(dataset: Dataset) -> Data:
+    """Copies a data set to the device, inputs in JAX's default precision."""
+    return Data(
+        jnp.asarray(dataset.train_inputs, float),
+        jnp.asarray(dataset.train_labels),
+        jnp.asarray(dataset.test_inputs, float),
+        jnp.asarray(dataset.test_labels),
+    )
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The training of one ensemble under one config. Its methods are pure; `train` and `evaluate` are compiled."""
+
+    config: Config
+    ensemble: Ensemble
+    optimizer: optax.GradientTransformation = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "optimizer", OPTIMIZERS[self.config.optimizer](self.config))
+
+    @property
+    def seeds(self) -> np.ndarray:
+        """The distinct seeds, and so the distinct orders of the data."""
+        return np.unique(self.ensemble.member_values("seed"))
+
+    def init(self, train_samples: int) -> TrainState:
+        """The state before the first step."""
+        params, rest = self.ensemble.init()
+        return TrainState(
+            params,
+            rest,
+            jax.jit(self.optimizer.init)(params),
+            jnp.zeros((), jnp.int32),
+            jnp.zeros((len(self.seeds), train_samples), jnp.int32),
+            jnp.full(len(self.ensemble.members), -1, jnp.int32),
+        )
+
+    def losses(
+        self,
+        params: Parts,
+        rest: Parts,
+        x: Float[Array, "member batch *features"],
+        labels: Int[Array, "member batch"],
+        training: bool,
+    ) -> tuple[Float[Array, "member batch"], Float[Array, "member batch classes"], Parts]:
+        """Every member's cross-entropy by sample, its logits, and its updated variables."""
+        logits, rest = self.ensemble.forward(self.ensemble.graphs(training), params, rest, x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels), logits, rest
+
+    def gradients(
+        self, params: Parts, rest: Parts, x: Array, labels: Array
+    ) -> tuple[Parts, tuple[Float[Array, " member"], Parts]]:
+        """Each member's gradient of its own batch's mean loss; with it the losses and the updated variables."""
+
+        def total(params: Parts) -> tuple[Array, tuple[Array, Parts]]:
+            by_sample, _, updated = self.losses(params, rest, x, labels, training=True)
+            by_member = by_sample.mean(1)
+            return by_member.sum(), (by_member, updated)
+
+        return jax.grad(total, has_aux=True)(params)
+
+    def batch(self, order: Array, step: Array, data: Data) -> tuple[Array, Array, Array]:
+        """The step's order, inputs and labels, by member: each seed shuffles anew in every epoch and drops the rest."""
+        size = self.config.batch_size
+        samples = data.train_labels.shape[0]
+        epoch, position = jnp.divmod(step, samples // size)
+
+        def shuffle() -> Array:
+            return jnp.stack(
+                [jax.random.permutation(jax.random.fold_in(data_key(seed), epoch), samples) for seed in self.seeds]
+            )
+
+        order = lax.cond(position == 0, shuffle, lambda: order)
+        rows = lax.dynamic_slice_in_dim(order, position * size, size, 1)
+        seed_of_member = np.searchsorted(self.seeds, self.ensemble.member_values("seed"))
+        rows = rows[seed_of_member]
+        return order, data.train_inputs[rows], data.train_labels[rows]
+
+    def step(self, state: TrainState, data: Data) -> tuple[TrainState, Float[Array, " member"]]:
+        """One step of every member, and the losses before it."""
+        order, x, labels = self.batch(state.order, state.step, data)
+        gradients, (losses, rest) = self.gradients(state.params, state.rest, x, labels)
+        directions, moments = self.optimizer.update(gradients, state.moments, state.params)
+        rates = jnp.asarray(self.ensemble.member_values("learning_rate")) * schedule(self.config)(state.step)
+        params = optax.apply_updates(state.params, self.ensemble.staircase.scale(directions, -rates))
+        diverged = jnp.where((state.diverged < 0) & ~jnp.isfinite(losses), state.step, state.diverged)
+        return TrainState(params, rest, moments, state.step + 1, order, diverged), losses
+
+    @partial(jax.jit, static_argnums=0, donate_argnums=1)
+    def train(
+        self, state: TrainState, data: Data, steps: Int[Array, ""]
+    ) -> tuple[TrainState, Float[Array, "call member"]]:
+        """Takes up to `STEPS_PER_CALL` steps; `state` is consumed. Rows of losses past `steps` are NaN."""
+        members = len(self.ensemble.members)
+
+        def body(i: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+            state, history = carry
+            state, losses = self.step(state, data)
+            return state, history.at[i].set(losses)
+
+        history = jnp.full((STEPS_PER_CALL, members), jnp.nan, data.train_inputs.dtype)
+        return lax.fori_loop(0, steps, body, (state, history))
+
+    @partial(jax.jit, static_argnums=0)
+    def evaluate(
+        self, params: Parts, rest: Parts, data: Data
+    ) -> tuple[Float[Array, " member"], Float[Array, " member"]]:
+        """Every member's mean loss and accuracy over the test set, batch norm with its running statistics."""
+        samples = data.test_labels.shape[0]
+        size = min(samples, max(self.config.batch_size, 256))
+        chunks = -(-samples // size)
+        members = len(self.ensemble.members)
+
+        def chunk(i: Array) -> tuple[Array, Array]:
+            rows = i * size + jnp.arange(size)
+            counts = rows < samples  # the last chunk may reach past the end
+            x, labels = data.test_inputs[rows % samples], data.test_labels[rows % samples]
+            by_sample, logits, _ = self.losses(
+                params,
+                rest,
+                jnp.broadcast_to(x, (members, *x.shape)),
+                jnp.broadcast_to(labels, (members, *labels.shape)),
+                training=False,
+            )
+            hits = logits.argmax(-1) == labels
+            return (by_sample * counts).sum(1), (hits * counts).sum(1)
+
+        loss, hits = lax.map(chunk, jnp.arange(chunks))
+        return loss.sum(0) / samples, hits.sum(0) / samples

@@ -1,0 +1,158 @@
+"""One sweep from config to run directory."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from rich.console import Console
+
+import analysis
+from sweep.config import Config
+from sweep.data import Dataset, load
+from sweep.engine import STEPS_PER_CALL, Data, Engine, TrainState, put
+from sweep.ensemble import Ensemble
+from sweep.errors import UserError
+from sweep.measure import applicable, measure, probe_rows
+from sweep.members import Member, Structure, members_of, structures_of
+from sweep.progress import RunProgress
+from sweep.provenance import provenance
+from sweep.store import Store, new_directory
+
+# A call to the device lasts about this long, so that progress moves and an interrupt is soon heeded.
+_SECONDS_PER_CALL = 0.5
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped the run; what had been measured is in `directory`."""
+
+    def __init__(self, directory: Path):
+        super().__init__(f"interrupted; what was measured is in {directory}")
+        self.directory = directory
+
+
+def run(config: Config, console: Console | None = None) -> Path:
+    """Trains and measures a sweep, writes its run directory, draws its figures, and prints its table.
+
+    Returns:
+      The run directory.
+
+    Raises:
+      UserError: the sweep cannot be run as asked; raised before anything is compiled, with nothing written.
+      Interrupted: on an interrupt from the keyboard; what was measured is on disk and readable.
+    """
+    started = time.perf_counter()
+    console = console or Console()
+    dataset = load(config.dataset, config.data_dir)
+    _check_sizes(config, dataset)
+    directory = new_directory(config)
+    store = Store(directory, config)
+    record: dict[str, Any] = provenance() | {"status": "running", "programs": []}
+    store.write_provenance(record)
+    console.print(f"{len(members_of(config))} members, writing to {directory}", highlight=False)
+
+    try:
+        structures = structures_of(config, dataset.train_inputs.shape[1], dataset.classes)
+        data = put(dataset)
+        with RunProgress(config.steps * len(structures), console) as progress:
+            for structure, members in structures.items():
+                record["programs"].append(_train(config, structure, members, data, store, progress))
+        record["status"] = "complete"
+    except KeyboardInterrupt:
+        record["status"] = "interrupted"
+        raise Interrupted(directory) from None
+    except BaseException:
+        record["status"] = "failed"
+        raise
+    finally:
+        record["wall_seconds"] = round(time.perf_counter() - started, 2)
+        store.write_provenance(record)
+
+    results = analysis.load(directory)
+    console.print(analysis.summary_table(results))
+    written = [directory / "results.zarr"]
+    if config.report:
+        with console.status("drawing figures"):
+            written += analysis.report(directory)
+    for path in written:
+        console.print(str(path), highlight=False, soft_wrap=True)
+    return directory
+
+
+def _check_sizes(config: Config, dataset: Dataset) -> None:
+    samples = len(dataset.train_labels)
+    for flag, size in (("--batch-size", config.batch_size), ("--probe-batch-size", config.probe_batch_size)):
+        if size > samples:
+            raise UserError(f"{flag} must be at most the {samples} training samples of {config.dataset}, got {size}")
+
+
+def _train(
+    config: Config,
+    structure: Structure,
+    members: tuple[Member, ...],
+    data: Data,
+    store: Store,
+    progress: RunProgress,
+) -> dict[str, Any]:
+    """Trains and measures the members of one structure; returns what is worth recording of its program."""
+    title = f"{structure.arch} norm={structure.norm}"
+    engine = Engine(config, Ensemble.of(structure, members))
+    ensemble = engine.ensemble
+    rows = probe_rows(config, len(data.train_labels))
+    # The ensemble's members stand deepest first; the store's stand in the order of `members_of`.
+    everyone = members_of(config)
+    first = everyone.index(members[0])
+    block = slice(first, first + len(members))
+    to_store = np.asarray([ensemble.members.index(member) for member in members])
+
+    progress.doing(f"{title}: compiling")
+    clock = time.perf_counter()
+    state = engine.init(len(data.train_labels))
+    train = engine.train.lower(engine, state, data, jnp.int32(0)).compile()
+    evaluate = engine.evaluate.lower(engine, state.params, state.rest, data).compile()
+    probe = measure.lower(
+        tuple(applicable(structure.norm)),
+        config.spectrum_batch_size,
+        ensemble,
+        state.params,
+        state.rest,
+        data,
+        rows,
+    ).compile()
+    compile_seconds = time.perf_counter() - clock
+
+    def measured(step: int, state: TrainState) -> None:
+        progress.doing(f"{title}: measuring step {step}")
+        loss, accuracy = evaluate(state.params, state.rest, data)
+        found = dict(probe(state.params, state.rest, data, rows)) | {"test_loss": loss, "test_accuracy": accuracy}
+        store.write_probes(block, step, {name: np.asarray(value)[to_store] for name, value in found.items()})
+        progress.doing(f"{title}: training")
+
+    train_seconds = probe_seconds = 0.0
+    steps_per_call = 1
+    for start, stop in zip((0, *config.measured_steps), config.measured_steps, strict=False):
+        step = start
+        while step < stop:
+            clock = time.perf_counter()
+            count = min(steps_per_call, stop - step)
+            state, losses = train(state, data, jnp.int32(count))
+            store.write_losses(block, step, np.asarray(losses)[:count, to_store])
+            store.write_diverged(block, np.asarray(state.diverged)[to_store])
+            step += count
+            progress.took(count)
+            seconds = time.perf_counter() - clock
+            train_seconds += seconds
+            steps_per_call = int(np.clip(_SECONDS_PER_CALL * count / seconds, 1, STEPS_PER_CALL))
+        clock = time.perf_counter()
+        measured(stop, state)
+        probe_seconds += time.perf_counter() - clock
+    jax.block_until_ready(state)
+    return {
+        "structure": title,
+        "members": len(members),
+        "compile_seconds": round(compile_seconds, 2),
+        "train_seconds": round(train_seconds, 2),
+        "probe_seconds": round(probe_seconds, 2),
+    }

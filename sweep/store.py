@@ -1,0 +1,139 @@
+"""A run's directory: config, provenance, and labelled results that are on disk as soon as they are measured."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+import yaml
+import zarr
+
+from probes import PROBES
+from probes.signals import PERCENTILES
+from sweep.engine import STEPS_PER_CALL
+from sweep.errors import UserError
+from sweep.members import members_of
+
+if TYPE_CHECKING:
+    from sweep.config import Config
+
+RESULTS = "results.zarr"
+_MEMBER_FIELDS = ("net", "norm", "depth", "seed", "learning_rate", "weight_std", "bias_std")
+
+
+def new_directory(config: Config) -> Path:
+    """Makes the folder of a run, which must be new.
+
+    Raises:
+      UserError: the folder is there already, or cannot be made.
+    """
+    name = config.name or f"{config.dataset}-{config.arch}-{datetime.now():%Y%m%d-%H%M%S}"
+    path = config.out / name
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        what = "already holds a run" if (path / "config.yaml").exists() else "already exists"
+        raise UserError(f"{path} {what}; choose another --name or --out, nothing was changed") from None
+    except OSError as error:
+        raise UserError(f"cannot make {path}: {error.strerror}") from error
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    """Replaces a file in one step, so that a reader never sees half of it."""
+    partial = path.with_suffix(path.suffix + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)
+
+
+class Store:
+    """The results of one run; every write is complete on disk when the call returns.
+
+    Variables have a `member` dimension with the members' fields as coordinates. Numbers never measured are NaN.
+    """
+
+    def __init__(self, path: Path, config: Config):
+        self.path = path
+        self.probe_steps = config.measured_steps
+        _write(path / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
+        _template(config).to_zarr(path / RESULTS, mode="w-", consolidated=False, encoding=_encoding(config))
+        self._arrays = zarr.open_group(path / RESULTS, mode="r+")
+
+    def write_losses(self, members: slice, first_step: int, losses: np.ndarray) -> None:
+        """Stores `[step, member]` training losses from `first_step` on."""
+        self._arrays["train_loss"][members, first_step : first_step + len(losses)] = losses.T
+
+    def write_probes(self, members: slice, step: int, values: Mapping[str, np.ndarray]) -> None:
+        """Stores what was measured at a step, each `[member, ...]`."""
+        index = self.probe_steps.index(step)
+        for name, array in values.items():
+            self._arrays[name][members, index] = array
+
+    def write_diverged(self, members: slice, steps: np.ndarray) -> None:
+        """Stores each member's first step with a loss that was not finite; -1 becomes NaN, never."""
+        self._arrays["diverged_step"][members] = np.where(steps < 0, np.nan, steps)
+
+    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
+        """Stores versions, devices, command and times."""
+        _write(self.path / "provenance.json", json.dumps(provenance, indent=2) + "\n")
+
+
+def _sizes(config: Config) -> dict[str, int]:
+    return {
+        "layer": max(config.depths) + 1,
+        "percentile": len(PERCENTILES),
+        "sample": config.spectrum_batch_size,
+        "singular_value": config.width,
+        "coupled_singular_value": config.width * config.spectrum_batch_size,
+    }
+
+
+def _template(config: Config) -> xr.Dataset:
+    """The dataset a run fills in: every array in place, every number NaN."""
+    members, sizes = members_of(config), _sizes(config)
+
+    def empty(dims: tuple[str, ...], long_name: str) -> tuple[tuple[str, ...], np.ndarray, dict[str, str]]:
+        lengths = {"member": len(members), "step": config.steps, "probe_step": len(config.measured_steps), **sizes}
+        blank = np.broadcast_to(np.float32(np.nan), [lengths[dim] for dim in dims])
+        return dims, blank, {"long_name": long_name}
+
+    variables = {
+        "train_loss": empty(("member", "step"), "mean cross-entropy of a step's batch, before the step"),
+        "test_loss": empty(("member", "probe_step"), "mean cross-entropy of the test set"),
+        "test_accuracy": empty(("member", "probe_step"), "share of the test set classified correctly"),
+        "diverged_step": empty(("member",), "first step whose loss was not finite"),
+    }
+    for probe in PROBES.values():
+        if any(probe.applies(norm) for norm in config.norms):
+            for name, variable in probe.variables.items():
+                variables[name] = empty(("member", "probe_step", *variable.dims), variable.long_name)
+    coordinates = {
+        name: ("member", np.asarray([getattr(member, name) for member in members])) for name in _MEMBER_FIELDS
+    }
+    return xr.Dataset(
+        variables,
+        coordinates
+        | {
+            "step": np.arange(config.steps),
+            "probe_step": np.asarray(config.measured_steps),
+            "layer": np.arange(sizes["layer"]),
+            "percentile": np.asarray(PERCENTILES),
+        },
+    )
+
+
+def _encoding(config: Config) -> dict[str, dict[str, Any]]:
+    """One chunk for what one program writes at one time."""
+    dataset = _template(config)
+    block = dataset.sizes["member"] // len(config.norms)
+    lengths = {"member": block, "probe_step": 1, "step": min(config.steps, 16 * STEPS_PER_CALL)}
+    return {
+        str(name): {"chunks": [lengths.get(str(dim), dataset.sizes[dim]) for dim in variable.dims]}
+        for name, variable in dataset.data_vars.items()
+    }
