@@ -10,6 +10,7 @@ from analysis.command import main
 from analysis.load import kind, values
 
 
+@style.styled
 def draw(results: xr.Dataset, depth: int | None = None) -> Figure:
     """One panel a kind of net: the 15th, 50th and 85th percentile of the last block's first unit, by training step.
 
@@ -26,8 +27,8 @@ def draw(results: xr.Dataset, depth: int | None = None) -> Figure:
             _panel(panel, kind(results, net, norm, depth), depth, style.colour(net, norm))
     for panel in axes[-1]:
         panel.set_xlabel("training step")
-    figure.supylabel("pre-activation: 15th, 50th, 85th percentile", fontsize=10)
-    figure.suptitle(f"Drift of one unit's input in the last of {depth} blocks, a line a seed", fontsize=10)
+    figure.supylabel("pre-activation: 15th, 50th, 85th percentile")
+    figure.suptitle(f"Drift of one unit's input in the last of {depth} blocks, a line a seed")
     return figure
 
 
@@ -41,7 +42,7 @@ def _panel(panel: Axes, members: xr.Dataset, depth: int, colour: str) -> None:
     panel.set_xscale("symlog", linthresh=1)
     panel.set_xlim(0, steps[-1])
     if not np.isfinite(found).all():
-        panel.text(0.98, 0.04, "ends where a member diverged", transform=panel.transAxes, ha="right", fontsize=8)
+        style.remark(panel, "ends where a member diverged", top=False)
 
 
 def figures(results: xr.Dataset) -> dict[str, Figure]:

@@ -11,6 +11,7 @@ from analysis.load import kind, values
 from analysis.profile import profile_of
 
 
+@style.styled
 def draw(results: xr.Dataset, step: int = 0) -> Figure:
     """One panel a kind of net: the gradient by every layer's output, relative to the last layer's.
 
@@ -25,20 +26,21 @@ def draw(results: xr.Dataset, step: int = 0) -> Figure:
             panel.set_title(style.name(net, norm))
             for depth in depths:
                 _line(panel, kind(results, net, norm, depth), depth, colours[depth], step)
+            if step == 0 and profile_of(kind(results, net, norm), depths[0]) is not None:
+                style.remark(panel, f"theory: {theory.gradient_source(norm)}")
             panel.set_yscale("log")
             panel.axhline(1, color="#666666", linewidth=0.8, zorder=0)
     for panel in axes[-1]:
         panel.set_xlabel("layer (0 is the first hidden state)")
-    figure.supylabel("squared gradient, relative to the last layer", fontsize=10)
+    figure.supylabel("squared gradient, relative to the last layer")
     lines = [axes[0, 0].plot([], [], color=colours[depth])[0] for depth in depths]
     labels = [f"depth {depth}" for depth in depths]
     if step == 0:
         lines.append(axes[0, 0].plot([], [], color=style.THEORY, linestyle="--", linewidth=1)[0])
-        sources = {theory.gradient_source(norm) for norm in norms if norm in ("none", "batch")}
-        labels.append(f"theory ({'; '.join(sorted(sources))})")
+        labels.append("theory")
     figure.legend(lines, labels, loc="outside lower center", ncols=4, frameon=False)
     when = f"step {int(results.probe_step[step])}"
-    figure.suptitle(f"Gradient of the loss by each layer's output, {when}", fontsize=10)
+    figure.suptitle(f"Gradient of the loss by each layer's output, {when}")
     return figure
 
 

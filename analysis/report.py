@@ -4,6 +4,8 @@ import base64
 import html
 from pathlib import Path
 
+import xarray as xr
+
 from analysis import drift, gradients, spectra, summary, trainability
 from analysis.command import save
 from analysis.load import load, values
@@ -19,8 +21,8 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; margin: 1rem 0; }
 th, td { padding: 0.2rem 0.6rem; text-align: right; border-bottom: 1px solid #ddd; }
-th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left; }
-tr.first td { border-top: 2px solid #999; }
+th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
+tr.first td { border-top: 2px solid #999; font-weight: 600; }
 img { width: 100%; max-width: 46rem; display: block; margin: 1rem auto; }
 .scroll { overflow-x: auto; }
 @media print { body { margin: 0; } img { break-inside: avoid; } }
@@ -42,7 +44,7 @@ def report(run: str | Path, out: Path | None = None) -> list[Path]:
     return [*images, page]
 
 
-def _page(name: str, results, images: list[Path]) -> str:
+def _page(name: str, results: xr.Dataset, images: list[Path]) -> str:
     config, provenance = results.attrs["config"], results.attrs["provenance"]
     pictures = "\n".join(
         f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
@@ -66,20 +68,18 @@ on {html.escape(", ".join(provenance["devices"]))}.</p>
 """
 
 
-def _table(results) -> str:
+def _table(results: xr.Dataset) -> str:
     depths = "".join(f"<th>{depth}</th>" for depth in values(results, "depth"))
     lines, last = [], None
     for row in summary.rows(results):
-        group = (row.setting, row.norm, row.net)
+        if row.quantity != last:
+            lines.append(f'<tr class="first"><td colspan="99">{row.quantity}</td></tr>')
         name = html.escape(f"{row.net} {row.setting}".strip())
         cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in row.cells)
-        opening = '<tr class="first">' if group != last else "<tr>"
-        lines.append(f"{opening}<td>{name}</td><td>{html.escape(row.norm)}</td><td>{row.quantity}</td>{cells}</tr>")
-        last = group
-    return (
-        "<p>Accuracy after training; gradient ratio first/last layer and largest singular value at step 0.</p>"
-        f'<div class="scroll"><table><tr><th>net</th><th>norm</th><th>depth</th>{depths}</tr>{"".join(lines)}</table></div>'
-    )
+        lines.append(f"<tr><td>{name}</td><td>norm {html.escape(row.norm)}</td>{cells}</tr>")
+        last = row.quantity
+    notes = "".join(f"<p>{html.escape(line)}</p>" for line in summary.divergences(results))
+    return f'<div class="scroll"><table><tr><th></th><th>depth</th>{depths}</tr>{"".join(lines)}</table></div>{notes}'
 
 
 def _facts(facts: dict) -> str:

@@ -1,7 +1,8 @@
 """How every figure looks: one column wide, colours that the colour-blind can tell apart, nothing that needs a caption."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -21,6 +22,7 @@ NORM_NAMES = {"none": "no norm", "batch": "batch norm"}
 
 _SETTINGS = {
     "font.size": 10,
+    "figure.titlesize": 11,
     "axes.titlesize": 10,
     "axes.labelsize": 10,
     "legend.fontsize": 9,
@@ -30,8 +32,20 @@ _SETTINGS = {
     "grid.alpha": 0.25,
     "lines.linewidth": 1.6,
     "savefig.dpi": 160,
-    "figure.constrained_layout.use": True,
 }
+
+P, R = ParamSpec("P"), TypeVar("R")
+
+
+def styled(draw: Callable[P, R]) -> Callable[P, R]:
+    """Draws in this style, and leaves the caller's own untouched."""
+
+    @wraps(draw)
+    def drawing(*args: P.args, **kwargs: P.kwargs) -> R:
+        with mpl.rc_context(_SETTINGS):
+            return draw(*args, **kwargs)
+
+    return drawing
 
 
 def colour(net: str, norm: str) -> str:
@@ -46,17 +60,15 @@ def name(net: str, norm: str) -> str:
 
 def depth_colours(depths: Sequence[int]) -> dict[int, Any]:
     """A colour a depth, light for shallow and dark for deep."""
-    return dict(zip(depths, mpl.colormaps["viridis_r"](np.linspace(0.1, 1, len(depths))), strict=True))
+    return dict(zip(depths, mpl.colormaps["viridis_r"](np.linspace(0.25, 1, len(depths))), strict=True))
 
 
 def panels(
     rows: int, columns: int, *, width: float = 6.4, height: float = 2.5, **sharing: Any
 ) -> tuple[Figure, np.ndarray]:
     """A new figure and its `[rows, columns]` axes; drawn without any display or global state."""
-    with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(width, height * rows + 0.4), layout="constrained", dpi=160)
-        axes = figure.subplots(rows, columns, squeeze=False, **sharing)
-    return figure, axes
+    figure = Figure(figsize=(width, height * rows + 0.6), layout="constrained", dpi=160)
+    return figure, figure.subplots(rows, columns, squeeze=False, **sharing)
 
 
 def depth_axis(axes: Axes, depths: Sequence[int]) -> None:
@@ -66,6 +78,9 @@ def depth_axis(axes: Axes, depths: Sequence[int]) -> None:
     axes.minorticks_off()
 
 
-def note(axes: Axes, text: str) -> None:
-    """A short remark in the middle of a panel, where there is nothing to draw."""
-    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#666666")
+def remark(axes: Axes, text: str, *, top: bool = True) -> None:
+    """A short remark in a panel's right corner."""
+    place, alignment = (0.97, "top") if top else (0.03, "bottom")
+    axes.text(
+        0.98, place, text, transform=axes.transAxes, ha="right", va=alignment, fontsize=8, color="#444444"
+    )

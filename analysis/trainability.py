@@ -12,6 +12,7 @@ from analysis.load import kind, values
 _LAST_STEPS = 10
 
 
+@style.styled
 def draw(results: xr.Dataset) -> Figure:
     """Test accuracy after training, and the training loss of the last steps; a band spans the seeds, × diverged."""
     depths = values(results, "depth")
@@ -22,8 +23,8 @@ def draw(results: xr.Dataset) -> Figure:
         for net in values(results, "net"):
             members = kind(results, net, norm)
             final = losses.isel(member=(results.net.values == net) & (results.norm.values == norm)).values
-            _curve(accuracy, members, members.test_accuracy.isel(probe_step=-1).values, net, norm, bottom=0.0)
-            _curve(loss, members, final, net, norm, bottom=None)
+            _curve(accuracy, members, members.test_accuracy.isel(probe_step=-1).values, net, norm, True)
+            _curve(loss, members, final, net, norm, False)
     for panel, label in ((accuracy, "test accuracy"), (loss, "training loss (nats)")):
         style.depth_axis(panel, depths)
         panel.set_xlabel("depth (blocks)")
@@ -36,12 +37,12 @@ def draw(results: xr.Dataset) -> Figure:
         labels.append("diverged (NaN or inf)")
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     steps = int(results.probe_step[-1])
-    figure.suptitle(f"What trains, after {steps} steps on {results.attrs['config']['dataset']}", fontsize=10)
+    figure.suptitle(f"What trains, after {steps} steps on {results.attrs['config']['dataset']}")
     return figure
 
 
 def _curve(
-    panel: Axes, members: xr.Dataset, numbers: np.ndarray, net: str, norm: str, bottom: float | None
+    panel: Axes, members: xr.Dataset, numbers: np.ndarray, net: str, norm: str, higher_is_better: bool
 ) -> None:
     """Mean and range over the seeds that did not diverge; a cross wherever a seed did."""
     colour = style.colour(net, norm)
@@ -60,11 +61,10 @@ def _curve(
         depths, [f.min() for f in by_depth], [f.max() for f in by_depth], color=colour, alpha=0.2, linewidth=0
     )
     lost = sorted({int(d) for d in members.depth.values[np.isfinite(members.diverged_step.values)]})
-    if lost:
-        place = 0.02 if bottom is None else bottom
-        transform = panel.get_xaxis_transform() if bottom is None else panel.transData
-        place = 0.97 if bottom is None else place
-        panel.plot(lost, [place] * len(lost), color=colour, marker="x", linestyle="none", transform=transform)
+    height = 0.03 if higher_is_better else 0.97
+    panel.plot(
+        lost, [height] * len(lost), color=colour, marker="x", linestyle="none", transform=panel.get_xaxis_transform()
+    )
 
 
 def figures(results: xr.Dataset) -> dict[str, Figure]:

@@ -114,7 +114,7 @@ def _template(config: Config) -> xr.Dataset:
             for name, variable in probe.variables.items():
                 variables[name] = empty(("member", "probe_step", *variable.dims), variable.long_name)
     coordinates = {
-        name: ("member", np.asarray([getattr(member, name) for member in members])) for name in _MEMBER_FIELDS
+        name: ("member", _coordinate([getattr(member, name) for member in members])) for name in _MEMBER_FIELDS
     }
     return xr.Dataset(
         variables,
@@ -126,6 +126,11 @@ def _template(config: Config) -> xr.Dataset:
             "percentile": np.asarray(PERCENTILES),
         },
     )
+
+
+def _coordinate(values: list) -> np.ndarray:
+    """Text as variable-length strings: Zarr has no specification for NumPy's fixed-length ones."""
+    return np.asarray(values, np.dtypes.StringDType() if isinstance(values[0], str) else None)
 
 
 def _encoding(config: Config) -> dict[str, dict[str, Any]]:
