@@ -1,7 +1,7 @@
 """Scripts that read a run directory and nothing else: `load` it, draw it, report on it."""
 
-from analysis.load import NotARun, load
+from analysis.load import NotARunError, load
 from analysis.report import report
 from analysis.summary import summary_table
 
-__all__ = ["NotARun", "load", "report", "summary_table"]
+__all__ = ["NotARunError", "load", "report", "summary_table"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import xarray as xr
 from matplotlib.figure import Figure
 
-from analysis.load import NotARun, load, settings
+from analysis.load import NotARunError, load, settings
 
 Figures = Callable[[xr.Dataset], dict[str, Figure]]
 
@@ -40,7 +40,7 @@ def exit_with(work: Callable[[], Sequence[Path]]) -> None:
     try:
         for path in work():
             print(path)
-    except (NotARun, OSError) as error:
+    except (NotARunError, OSError) as error:
         print(f"analysis: error: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -1,4 +1,4 @@
-"""Squared gradient norm against layer, one line a depth, at initialization, with the theory's slope where it is known."""
+"""Squared gradient norm against layer, one line a depth, with the theory's slope where one is known."""
 
 import numpy as np
 import xarray as xr

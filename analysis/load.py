@@ -9,7 +9,7 @@ import yaml
 MEMBER_FIELDS = ("net", "norm", "depth", "seed", "learning_rate", "weight_std", "bias_std")
 
 
-class NotARun(ValueError):
+class NotARunError(ValueError):
     """The folder holds no run; the message is one line for a person."""
 
 
@@ -21,18 +21,18 @@ def load(run: str | Path) -> xr.Dataset:
     and `attrs["provenance"]` hold the run's `config.yaml` and `provenance.json`.
 
     Raises:
-      NotARun: no run is there, or it cannot be read.
+      NotARunError: no run is there, or it cannot be read.
     """
     path = Path(run)
     for name in ("config.yaml", "provenance.json", "results.zarr"):
         if not (path / name).exists():
-            raise NotARun(f"{path} is not a run directory: it has no {name}")
+            raise NotARunError(f"{path} is not a run directory: it has no {name}")
     try:
         results = xr.open_zarr(path / "results.zarr", consolidated=False, chunks=None)
         config = yaml.safe_load((path / "config.yaml").read_text())
         provenance = json.loads((path / "provenance.json").read_text())
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
-        raise NotARun(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+        raise NotARunError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     return results.assign_attrs(config=config, provenance=provenance)
 
 

@@ -7,7 +7,7 @@ from analysis import theory
 
 
 def profile_of(members: xr.Dataset, depth: int) -> np.ndarray | None:
-    """`theory.gradient_profile` for members of one kind and setting, at one of their depths; None where none is known."""
+    """`theory.gradient_profile` for members of one kind and setting, at one of their depths, or None."""
     chosen = members.isel(member=members.depth.values == depth)
     config = members.attrs["config"]
     return theory.gradient_profile(

@@ -33,7 +33,7 @@ def report(run: str | Path, out: Path | None = None) -> list[Path]:
     """Draws every figure of a run and writes `report.html` beside them; returns the files.
 
     Raises:
-      NotARun: no run is there.
+      NotARunError: no run is there.
     """
     run = Path(run)
     results = load(run)
@@ -47,8 +47,9 @@ def report(run: str | Path, out: Path | None = None) -> list[Path]:
 def _page(name: str, results: xr.Dataset, images: list[Path]) -> str:
     config, provenance = results.attrs["config"], results.attrs["provenance"]
     pictures = "\n".join(
-        f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
+        f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{data}">'
         for path in images
+        for data in [base64.b64encode(path.read_bytes()).decode()]
     )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">

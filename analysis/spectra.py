@@ -66,7 +66,13 @@ def _panel(panel: Axes, members: xr.Dataset, variable: str) -> list[float]:
                 mean.append(np.sqrt(np.square(found).mean()))
                 largest.append(found.max())
         panel.fill_between(
-            depths, median, largest, color=colour, alpha=0.3, linewidth=0, label=f"{name}: upper half of the spectrum"
+            depths,
+            median,
+            largest,
+            color=colour,
+            alpha=0.3,
+            linewidth=0,
+            label=f"{name}: upper half of the spectrum",
         )
         panel.plot(depths, mean, color=colour, marker="o", markersize=4, label=f"{name}: root mean square")
         shown += [*mean, *largest]

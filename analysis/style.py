@@ -1,4 +1,4 @@
-"""How every figure looks: one column wide, colours that the colour-blind can tell apart, nothing that needs a caption."""
+"""How every figure looks: one column wide, colours that the colour-blind can tell apart, no need of a caption."""
 
 from collections.abc import Callable, Sequence
 from functools import wraps
@@ -20,7 +20,7 @@ MARKERS = {"plain": "o", "residual": "s"}
 START, END, THEORY = "#56B4E9", "#CC79A7", "#000000"
 NORM_NAMES = {"none": "no norm", "batch": "batch norm"}
 
-_SETTINGS = {
+_SETTINGS: dict[Any, Any] = {
     "font.size": 10,
     "figure.titlesize": 11,
     "axes.titlesize": 10,
@@ -34,7 +34,8 @@ _SETTINGS = {
     "savefig.dpi": 160,
 }
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def styled(draw: Callable[P, R]) -> Callable[P, R]:
@@ -81,6 +82,4 @@ def depth_axis(axes: Axes, depths: Sequence[int]) -> None:
 def remark(axes: Axes, text: str, *, top: bool = True) -> None:
     """A short remark in a panel's right corner."""
     place, alignment = (0.97, "top") if top else (0.03, "bottom")
-    axes.text(
-        0.98, place, text, transform=axes.transAxes, ha="right", va=alignment, fontsize=8, color="#444444"
-    )
+    axes.text(0.98, place, text, transform=axes.transAxes, ha="right", va=alignment, fontsize=8, color="#444444")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from analysis.load import kind, settings, values
 
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table: what it is of, and a cell a depth."""
@@ -34,7 +35,13 @@ def rows(results: xr.Dataset) -> list[Row]:
     Cells are means over the seeds that did not diverge, geometric ones for the last two.
     """
     return [
-        Row(quantity, label, net, norm, tuple(_cell(kind(part, net, norm, d), d, quantity) for d in values(part, "depth")))
+        Row(
+            quantity,
+            label,
+            net,
+            norm,
+            tuple(_cell(kind(part, net, norm, d), d, quantity) for d in values(part, "depth")),
+        )
         for quantity in QUANTITIES
         for label, part in settings(results)
         for norm in values(part, "norm")
@@ -71,9 +78,7 @@ def _cell(members: xr.Dataset, depth: int, quantity: str) -> str:
         gradient = members.output_gradient.isel(probe_step=0).values.astype(float)
         with np.errstate(divide="ignore", invalid="ignore"):
             return _geometric(gradient[:, 0] / gradient[:, depth])
-    return _geometric(
-        members.frozen_spectrum.isel(probe_step=0, singular_value=0).max("sample").values.astype(float)
-    )
+    return _geometric(members.frozen_spectrum.isel(probe_step=0, singular_value=0).max("sample").values.astype(float))
 
 
 def _geometric(numbers: np.ndarray) -> str:

@@ -1,6 +1,7 @@
 """Closed forms of infinitely wide nets, which the measurements are held against.
 
-`weight_std` is σ_w (weights have variance σ_w²/fan_in), `depth` is L, λ an eigenvalue of J Jᵀ (a squared singular value).
+`weight_std` is σ_w (weights have variance σ_w²/fan_in), `depth` is L, λ an eigenvalue of J Jᵀ (a squared singular
+value).
 """
 
 from math import comb, pi
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 BATCH_NORM_RELU_GROWTH = pi / (pi - 1)
-"""Growth of the squared gradient by one layer of Linear, batch norm, ReLU: Yang et al. 2019, for large width and batch."""
+"""Growth of the squared gradient by a layer of Linear, batch norm, ReLU: Yang et al. 2019, large width and batch."""
 
 
 def growth_per_layer(norm: str, activation: str, weight_std: float) -> float | None:
@@ -27,9 +28,7 @@ def growth_per_layer(norm: str, activation: str, weight_std: float) -> float | N
     }.get((norm, activation))
 
 
-def residual_variance(
-    blocks: int, weight_std: float = 2**0.5, first: float = 1.0
-) -> Float[np.ndarray, " layer"]:
+def residual_variance(blocks: int, weight_std: float = 2**0.5, first: float = 1.0) -> Float[np.ndarray, " layer"]:
     """Variance over the batch after 0..`blocks` blocks of h + W ReLU(BN(h)): `first + l σ_w² (π - 1)/(2π)`.
 
     Source: De & Smith 2020; at σ_w² = 2 the slope is (π - 1)/π.
@@ -67,7 +66,7 @@ def gradient_source(norm: str) -> str:
 
 
 def fuss_catalan_moment(k: int, depth: int) -> float:
-    """`E[λ^k] = binom(kL + k, k)/(kL + 1)` of a product of L Gaussian matrices at σ_w = 1 (Penson & Zyczkowski 2011)."""
+    """`E[λ^k] = binom(kL + k, k)/(kL + 1)`, a product of L Gaussian matrices, σ_w = 1 (Penson & Zyczkowski 2011)."""
     return comb(k * depth + k, k) / (k * depth + 1)
 
 

@@ -41,9 +41,7 @@ def draw(results: xr.Dataset) -> Figure:
     return figure
 
 
-def _curve(
-    panel: Axes, members: xr.Dataset, numbers: np.ndarray, net: str, norm: str, higher_is_better: bool
-) -> None:
+def _curve(panel: Axes, members: xr.Dataset, numbers: np.ndarray, net: str, norm: str, higher_is_better: bool) -> None:
     """Mean and range over the seeds that did not diverge; a cross wherever a seed did."""
     colour = style.colour(net, norm)
     alive = ~np.isfinite(members.diverged_step.values) & np.isfinite(numbers)
@@ -63,7 +61,12 @@ def _curve(
     lost = sorted({int(d) for d in members.depth.values[np.isfinite(members.diverged_step.values)]})
     height = 0.03 if higher_is_better else 0.97
     panel.plot(
-        lost, [height] * len(lost), color=colour, marker="x", linestyle="none", transform=panel.get_xaxis_transform()
+        lost,
+        [height] * len(lost),
+        color=colour,
+        marker="x",
+        linestyle="none",
+        transform=panel.get_xaxis_transform(),
     )
 
 

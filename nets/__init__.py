@@ -2,9 +2,10 @@
 
 from nets.activations import ACTIVATIONS
 from nets.batchnorm import BatchNorm
-from nets.blocks import ORDERS, PostActivation, PreActivation
+from nets.blocks import ORDERS, Block, PostActivation, PreActivation
 from nets.initializers import INITIALIZERS
 from nets.mlp import MLP
+from nets.network import Network, Part
 from nets.norms import NORMS, NoNorm
 from nets.stack import Stack
 from nets.variables import Hyperparameter
@@ -16,8 +17,11 @@ __all__ = [
     "NORMS",
     "ORDERS",
     "BatchNorm",
+    "Block",
     "Hyperparameter",
+    "Network",
     "NoNorm",
+    "Part",
     "PostActivation",
     "PreActivation",
     "Stack",

@@ -71,9 +71,7 @@ class BatchNorm(nnx.Module):
                 activation=activation,
                 epsilon=self.epsilon,
             )
-        y, mean, var = batch_norm(
-            x, scale, bias, residual=residual, activation=activation, epsilon=self.epsilon
-        )
+        y, mean, var = batch_norm(x, scale, bias, residual=residual, activation=activation, epsilon=self.epsilon)
         for running, batch in ((self.mean, mean), (self.var, var)):
             batch = lax.stop_gradient(batch).astype(running.dtype)
             running[...] = self.momentum * running[...] + (1 - self.momentum) * batch

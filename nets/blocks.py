@@ -1,11 +1,10 @@
 """The layer a network is deep in. Two published orders of linear map, norm, activation and skip.
 
-A block is a module that maps `[batch, width]` to the same shape and, for the probes, gives the pre-activation it computes
-on the way. Any module with these can stand in its place: add it to `ORDERS` and the commands know it.
+A block maps `[batch, width]` to the same shape and, for the probes, gives the pre-activation it computes on the way.
+Any `Block` can stand in the place of these two: add it to `ORDERS` and the commands know it.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import jax.numpy as jnp
 from flax import nnx
@@ -21,21 +20,22 @@ from nets.variables import Hyperparameter
 Hidden = Float[Array, "batch width"]
 
 
-class Block(Protocol):
+class Block(nnx.Module, ABC):
     """What a network asks of its layers."""
 
-    activates_first: bool  # whether norm and activation precede the weights; if so the readout needs a last pair
+    activates_first: bool
+    """Whether norm and activation precede the weights; if so the readout needs a last pair of them."""
 
+    @abstractmethod
     def __call__(self, h: Hidden) -> Hidden:
         """The next hidden state."""
-        ...
 
+    @abstractmethod
     def preactivation(self, h: Hidden) -> Hidden:
         """What the block's activation is applied to."""
-        ...
 
 
-class _LinearNormActivation(nnx.Module):
+class _LinearNormActivation(Block):
     def __init__(
         self,
         width: int,
@@ -87,4 +87,4 @@ class PreActivation(_LinearNormActivation):
         return self.skip[...] * h + self.linear(self.norm(h, activation=self.activation))
 
 
-ORDERS: dict[str, Callable[..., nnx.Module]] = {"post": PostActivation, "pre": PreActivation}
+ORDERS: dict[str, type[_LinearNormActivation]] = {"post": PostActivation, "pre": PreActivation}

@@ -2,7 +2,6 @@
 
 from typing import Literal
 
-import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
@@ -10,13 +9,14 @@ from jaxtyping import Float
 from nets.activations import ACTIVATIONS
 from nets.blocks import ORDERS
 from nets.initializers import INITIALIZERS, dense
+from nets.network import Network, Part
 from nets.norms import NORMS
 from nets.stack import Stack
 
 SKIP_STRENGTH = {"plain": 0.0, "residual": 1.0}
 
 
-class _Edge(nnx.Module):
+class _Edge(Part):
     """A linear map and, where the blocks leave it open, a norm and an activation."""
 
     def __init__(self, linear: nnx.Linear, norm: nnx.Module | None, activation: str):
@@ -42,7 +42,7 @@ class Head(_Edge):
         return self.linear(self.normalize(h))
 
 
-class MLP(nnx.Module):
+class MLP(Network):
     """`depth` blocks of constant width between a stem and a linear readout.
 
     `h_0 = stem(x)`, `h_l = block_l(h_{l-1})` for `l = 1..depth`, `logits = head(h_depth)`. The input-output map of the
@@ -130,7 +130,3 @@ class MLP(nnx.Module):
             make_norm(block.activates_first),
             activation,
         )
-
-    def __call__(self, x: Float[Array, "batch features"]) -> Float[Array, "batch classes"]:
-        """The logits. Uses and updates batch statistics in training mode, running ones in evaluation mode."""
-        return self.head(self.blocks(self.stem(x)))

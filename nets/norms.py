@@ -1,4 +1,4 @@
-"""Norms by name. A norm is a module called as `norm(x, residual=None, activation=None)`: it may fuse what follows it."""
+"""Norms by name. A norm is called as `norm(x, residual=None, activation=None)`, so that it may fuse what follows it."""
 
 from collections.abc import Callable
 from functools import partial

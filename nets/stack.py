@@ -7,7 +7,7 @@ from flax import nnx
 from jax import Array, lax
 from jaxtyping import Float
 
-Hidden = Float[Array, "batch width"]
+from nets.blocks import Block, Hidden
 
 
 def step(graphdef: nnx.GraphDef, params: nnx.State, rest: nnx.State, h: Hidden) -> tuple[Hidden, nnx.State]:
@@ -20,7 +20,7 @@ def step(graphdef: nnx.GraphDef, params: nnx.State, rest: nnx.State, h: Hidden) 
 class Stack(nnx.Module):
     """`depth` layers made by `make_layer(rngs)`, held in `layers`, every variable with a leading layer axis."""
 
-    def __init__(self, make_layer: Callable[[nnx.Rngs], nnx.Module], depth: int, *, rngs: nnx.Rngs):
+    def __init__(self, make_layer: Callable[[nnx.Rngs], Block], depth: int, *, rngs: nnx.Rngs):
         keys = jax.random.split(rngs.params(), depth)
         self.depth = depth
         self.layers = nnx.vmap(lambda key: make_layer(nnx.Rngs(key)))(keys)
@@ -42,7 +42,8 @@ class Stack(nnx.Module):
         Returns:
           The last output, every layer's output, and every layer's pre-activation.
         """
-        graphdef, state = nnx.split(self.layers)
+        layers: Block = self.layers
+        graphdef, state = nnx.split(layers)
 
         def body(h, layer):
             state, offset = layer

@@ -9,7 +9,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from probes.network import Inputs, Labels, Network, training_copy
+from nets import Network
+from probes.network import Inputs, Labels, training_copy
 
 
 class GradientFlow(NamedTuple):
@@ -27,7 +28,7 @@ class GradientFlow(NamedTuple):
 def _squared_norm(gradients: nnx.State, layered: bool) -> Array:
     """Sum of squares over all weight matrices, of each layer separately where a leading layer axis is present."""
     matrices = [g for g in jax.tree.leaves(gradients) if g.ndim >= 2 + layered]
-    return sum(jnp.square(g).sum(tuple(range(int(layered), g.ndim))) for g in matrices)
+    return jnp.stack([jnp.square(g).sum(tuple(range(int(layered), g.ndim))) for g in matrices]).sum(0)
 
 
 def gradient_flow(network: Network, x: Inputs, labels: Labels) -> GradientFlow:
@@ -48,7 +49,5 @@ def gradient_flow(network: Network, x: Inputs, labels: Labels) -> GradientFlow:
 
     by_params, by_first, by_outputs = jax.grad(loss, argnums=(0, 1, 2))(params, stem_offset, offsets)
     output = jnp.concatenate([jnp.square(by_first).sum()[None], jnp.square(by_outputs).sum((1, 2))])
-    weight = jnp.concatenate(
-        [_squared_norm(by_params["stem"], False)[None], _squared_norm(by_params["blocks"], True)]
-    )
+    weight = jnp.concatenate([_squared_norm(by_params["stem"], False)[None], _squared_norm(by_params["blocks"], True)])
     return GradientFlow(output, weight)

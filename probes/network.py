@@ -1,28 +1,22 @@
-"""What a probe asks of a network: a stem, a stack of blocks, a head. `nets.MLP` is one; any module of this shape will do."""
+"""What every probe starts from."""
 
-from typing import Protocol
+from typing import TypeVar
 
 from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int
 
-from nets import Stack
+from nets import Network
 
 Inputs = Float[Array, "batch *features"]
 Labels = Int[Array, " batch"]
 Hidden = Float[Array, "batch width"]
 
-
-class Network(Protocol):
-    """Maps inputs to logits as `head(blocks(stem(x)))`."""
-
-    stem: nnx.Module
-    blocks: Stack
-    head: nnx.Module
+N = TypeVar("N", bound=Network)
 
 
-def training_copy(network: nnx.Module) -> nnx.Module:
-    """A copy whose variables may change without the caller's network noticing, in training mode."""
+def training_copy(network: N) -> N:
+    """A copy in training mode, whose variables may change without the caller's network noticing."""
     copy = nnx.clone(network)
     copy.train()
     return copy

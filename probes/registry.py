@@ -1,4 +1,4 @@
-"""The probes a sweep runs, each with the names and dimensions of what it returns. Add one here and it is stored and saved."""
+"""The probes a sweep runs, with the names and dimensions of what they return. Add one here and it is run and stored."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,8 +7,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from nets import Network
 from probes.gradients import gradient_flow
-from probes.network import Inputs, Labels, Network
+from probes.network import Inputs, Labels
 from probes.signals import forward_signals
 from probes.spectra import jacobian_spectrum
 

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float
 
-from probes.network import Inputs, Network, training_copy
+from nets import Network
+from probes.network import Inputs, training_copy
 
 PERCENTILES = (15.0, 50.0, 85.0)
 

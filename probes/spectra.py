@@ -1,8 +1,8 @@
 """Singular values of the Jacobian of the last hidden state by the first, exactly.
 
 Batch norm couples the rows of a batch, so the Jacobian has two honest readings. `coupled` differentiates the whole
-batch's output by the whole batch's input, statistics included. `frozen` holds the statistics at the batch's values; rows
-are then independent and every sample has a Jacobian of its own. Without batch norm the coupled Jacobian is
+batch's output by the whole batch's input, statistics included. `frozen` holds the statistics at the batch's values;
+rows are then independent and every sample has a Jacobian of its own. Without batch norm the coupled Jacobian is
 block-diagonal and holds exactly the frozen ones.
 """
 
@@ -14,7 +14,8 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from probes.network import Hidden, Inputs, Network, training_copy
+from nets import Network
+from probes.network import Hidden, Inputs, training_copy
 
 Reading = Literal["coupled", "frozen"]
 
@@ -31,7 +32,7 @@ def jacobian(
       x: a batch of inputs.
       reading: see the module's docstring.
       samples: how many of the batch's first samples to differentiate at, by default all. The frozen reading takes its
-        statistics from all of `x` nevertheless; the coupled one, which couples what it differentiates, from these alone.
+        statistics from all of `x` nevertheless; the coupled one, whose rows are coupled by them, from these alone.
 
     Returns:
       frozen: one Jacobian a sample, `[samples, width, width]`, output by input;

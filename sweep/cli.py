@@ -32,7 +32,7 @@ def _check(arguments: Sequence[str]) -> None:
         is_value = argument is not None and (not argument.startswith("-") or _is_number(argument))
         if is_value and flag is None:
             raise UserError(f"unexpected argument {argument!r}; every value belongs to a flag, see --help")
-        if is_value:
+        if argument is not None and is_value:
             values.append(argument)
             continue
         if flag is not None:

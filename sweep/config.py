@@ -88,7 +88,7 @@ class Config:
     probe_batch_size: int = 128
     """Training samples that the gradient and signal probes see."""
     spectrum_batch_size: int = 8
-    """Samples of these at which Jacobian spectra are taken; batch norm's coupled spectrum has this times width values."""
+    """Samples of these at which Jacobian spectra are taken; a coupled spectrum has this times width values."""
     out: Path = Path("runs")
     """Folder that holds the runs."""
     name: str | None = None

@@ -38,7 +38,7 @@ def _digits(data_dir: Path | None) -> Split:
     train, test, train_labels, test_labels = train_test_split(
         images, labels, test_size=0.2, random_state=0, stratify=labels
     )
-    return train, train_labels, test, test_labels
+    return np.asarray(train), np.asarray(train_labels), np.asarray(test), np.asarray(test_labels)
 
 
 def _cifar10(data_dir: Path | None) -> Split:
@@ -62,6 +62,4 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     def standardized(images: np.ndarray) -> np.ndarray:
         return ((images.reshape(len(images), -1) - mean) / std).astype(np.float32)
 
-    return Dataset(
-        standardized(train), train_labels.astype(np.int32), standardized(test), test_labels.astype(np.int32)
-    )
+    return Dataset(standardized(train), train_labels.astype(np.int32), standardized(test), test_labels.astype(np.int32))

@@ -13,7 +13,7 @@ from jax import Array, lax
 from jaxtyping import Float, PyTree
 
 from nets.stack import step
-from sweep.members import Member, Structure
+from sweep.members import Member, Structure, init_key
 from sweep.staircase import Parts, Staircase
 
 
@@ -55,33 +55,22 @@ class Ensemble:
 
     def init(self) -> tuple[Parts, Parts]:
         """The members' initial parameters, and their other variables (statistics, skip strengths)."""
+        built = {depth: self._build(depth) for depth in self.staircase.groups}
+        params, rest = ({depth: states[kind] for depth, states in built.items()} for kind in (0, 1))
+        return self.staircase.assemble(params), self.staircase.assemble(rest)
 
-        def assembled(numbers: dict[int, tuple[Array, ...]]) -> tuple[Parts, Parts]:
-            built = {depth: jax.vmap(partial(self._build, depth))(*numbers[depth]) for depth in numbers}
-            params, rest = ({depth: states[kind] for depth, states in built.items()} for kind in (0, 1))
-            return self.staircase.assemble(params), self.staircase.assemble(rest)
+    def _build(self, depth: int) -> tuple[dict[str, nnx.State], dict[str, nnx.State]]:
+        """Parameters and other variables, by part, of all members of one depth, with a leading member axis."""
 
-        # The program runs once, and random bits are what XLA optimizes longest: level 1 compiles it 5 times faster.
-        options = {"xla_backend_optimization_level": 1}
-        return jax.jit(assembled, compiler_options=options)(
-            {
-                depth: (
-                    jnp.stack([member.init_key() for member in self.members[group]]),
-                    *(
-                        jnp.asarray(self.member_values(name)[group], float)
-                        for name in ("skip", "weight_std", "bias_std")
-                    ),
-                )
-                for depth, group in self.staircase.groups.items()
-            }
-        )
+        def build(seed: Array, *numbers: Array) -> tuple[dict[str, nnx.State], dict[str, nnx.State]]:
+            network = self.structure.build(depth, init_key(seed, depth), *numbers)
+            parts = {"stem": network.stem, "blocks": network.blocks.layers, "head": network.head}
+            split = {name: nnx.as_pure(nnx.split(part, nnx.Param, ...)[1:]) for name, part in parts.items()}
+            return {name: split[name][0] for name in parts}, {name: split[name][1] for name in parts}
 
-    def _build(self, depth: int, *numbers: Array) -> tuple[dict[str, nnx.State], dict[str, nnx.State]]:
-        """One member's parameters and other variables, by part."""
-        network = self.structure.build(depth, *numbers)
-        parts = {"stem": network.stem, "blocks": network.blocks.layers, "head": network.head}
-        split = {name: nnx.as_pure(nnx.split(part, nnx.Param, ...)[1:]) for name, part in parts.items()}
-        return {name: split[name][0] for name in parts}, {name: split[name][1] for name in parts}
+        group = self.staircase.groups[depth]
+        numbers = [self.member_values(name)[group] for name in ("seed", "skip", "weight_std", "bias_std")]
+        return jax.vmap(build)(*map(jnp.asarray, numbers))
 
     def forward(
         self, graphs: Graphs, params: Parts, rest: Parts, x: Float[Array, "member batch *features"]
@@ -96,9 +85,7 @@ class Ensemble:
         segments, finished = [], []
         for segment, *layers in zip(self.staircase.segments, params.segments, rest.segments, strict=True):
             finished.append(h[segment.members :])
-            h, updated = lax.scan(
-                lambda h, layer: block(*layer, h), h[: segment.members], tuple(layers), unroll=1
-            )
+            h, updated = lax.scan(lambda h, layer: block(*layer, h), h[: segment.members], tuple(layers))
             segments.append(updated)
         h = jnp.concatenate([h, *reversed(finished)])
         logits, head = part(graphs.head)(params.head, rest.head, h)

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """What was asked cannot be done; the message is one line for a person: the thing, what was given, what was expected."""
+    """What was asked cannot be done; the message is one line: the thing, what was given, what was expected."""
 
 
 def unknown(what: str, given: str, known: Iterable[str]) -> UserError:

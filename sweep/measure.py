@@ -1,10 +1,7 @@
 """Runs the probes on an ensemble: every member as a whole network, one compiled program for all depths."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +10,10 @@ from jax import Array, lax
 from jaxtyping import Float, Int
 
 from probes import PROBES, Batch, Probe
+from sweep.config import Config
 from sweep.engine import Data
 from sweep.ensemble import Ensemble
 from sweep.staircase import Parts
-
-if TYPE_CHECKING:
-    from sweep.config import Config
 
 
 def applicable(norm: str) -> dict[str, Probe]:
@@ -55,9 +50,7 @@ def measure(
     return jax.tree.map(lambda *groups: jnp.concatenate(groups), *results)
 
 
-def _measure(
-    probe: Probe, graphdef: nnx.GraphDef, state: nnx.State, batch: Batch, deepest: int
-) -> dict[str, Array]:
+def _measure(probe: Probe, graphdef: nnx.GraphDef, state: nnx.State, batch: Batch, deepest: int) -> dict[str, Array]:
     """One probe on all networks of one depth."""
 
     def one(state: nnx.State) -> dict[str, Array]:

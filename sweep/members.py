@@ -1,23 +1,17 @@
-"""The members of a sweep: who they are, which of them share a program, and how each is built."""
+"""The members of a sweep: who they are, and how each is built."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
-from typing import TYPE_CHECKING
 
 import jax
 from flax import nnx
 from jax import Array
-from jaxtyping import Float, Key
+from jaxtyping import Float, Int, Key
 
-from nets import MLP
+from nets import MLP, Network
 from nets.mlp import SKIP_STRENGTH
 
-if TYPE_CHECKING:
-    from sweep.config import Config
-
-ARCHITECTURES: dict[str, type[nnx.Module]] = {"mlp": MLP}
+ARCHITECTURES: dict[str, Callable[..., Network]] = {"mlp": MLP}
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class Structure:
         skip: float | Float[Array, ""],
         weight_std: float | Float[Array, ""],
         bias_std: float | Float[Array, ""],
-    ) -> nnx.Module:
+    ) -> Network:
         """One network of this structure; every argument but `depth` may be traced."""
         return ARCHITECTURES[self.arch](
             in_features=self.in_features,
@@ -75,49 +69,16 @@ class Member:
         """The strength of the skip connections."""
         return SKIP_STRENGTH[self.net]
 
-    def init_key(self) -> Key[Array, ""]:
-        """The key of the initial weights: by seed and depth only, so that kinds, norms and rates compare like with like."""
-        return jax.random.fold_in(jax.random.split(jax.random.key(self.seed))[0], self.depth)
-
-    def build(self, structure: Structure) -> nnx.Module:
+    def build(self, structure: Structure) -> Network:
         """This member alone, exactly as it starts in a sweep."""
-        return structure.build(self.depth, self.init_key(), self.skip, self.weight_std, self.bias_std)
+        return structure.build(self.depth, init_key(self.seed, self.depth), self.skip, self.weight_std, self.bias_std)
 
 
-def data_key(seed: int) -> Key[Array, ""]:
+def init_key(seed: int | Int[Array, ""], depth: int) -> Key[Array, ""]:
+    """The key of the initial weights: by seed and depth only, so that kinds, norms and rates compare like with like."""
+    return jax.random.fold_in(jax.random.split(jax.random.key(seed))[0], depth)
+
+
+def data_key(seed: int | Int[Array, ""]) -> Key[Array, ""]:
     """The key of the order in which a member of this seed sees the data."""
     return jax.random.split(jax.random.key(seed))[1]
-
-
-def members_of(config: Config) -> tuple[Member, ...]:
-    """Every combination of a sweep's values, members of one structure side by side."""
-    return tuple(
-        Member(net, norm, depth, seed, learning_rate, weight_std, bias_std)
-        for norm, net, depth, seed, learning_rate, weight_std, bias_std in product(
-            config.norms,
-            config.nets,
-            config.depths,
-            config.seeds,
-            config.learning_rates,
-            config.weight_std,
-            config.bias_std,
-        )
-    )
-
-
-def structures_of(config: Config, in_features: int, out_features: int) -> dict[Structure, tuple[Member, ...]]:
-    """The programs of a sweep and the members each trains, in the order of `members_of`."""
-    groups: dict[Structure, tuple[Member, ...]] = {}
-    for member in members_of(config):
-        structure = Structure(
-            config.arch,
-            member.norm,
-            config.width,
-            config.activation,
-            config.order,
-            config.init,
-            in_features,
-            out_features,
-        )
-        groups[structure] = (*groups.get(structure, ()), member)
-    return groups

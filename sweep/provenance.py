@@ -3,7 +3,7 @@
 import platform
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ def provenance() -> dict[str, Any]:
     """What is known before a run starts."""
     packages = ("jax", "jaxlib", "flax", "optax", "numpy", "xarray", "zarr")
     return {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "commit": _commit(),
         "python": platform.python_version(),
@@ -39,5 +39,5 @@ def provenance() -> dict[str, Any]:
         "platform": platform.platform(),
         "devices": [device.device_kind for device in jax.devices()],
         "backend": jax.default_backend(),
-        "double_precision": jax.config.jax_enable_x64,
+        "double_precision": bool(jax.config.read("jax_enable_x64")),
     }

@@ -16,7 +16,8 @@ from sweep.engine import STEPS_PER_CALL, Data, Engine, TrainState, put
 from sweep.ensemble import Ensemble
 from sweep.errors import UserError
 from sweep.measure import applicable, measure, probe_rows
-from sweep.members import Member, Structure, members_of, structures_of
+from sweep.members import Member, Structure
+from sweep.plan import members_of, structures_of
 from sweep.progress import RunProgress
 from sweep.provenance import provenance
 from sweep.store import Store, new_directory
@@ -126,7 +127,10 @@ def _train(
     def measured(step: int, state: TrainState) -> None:
         progress.doing(f"{title}: measuring step {step}")
         loss, accuracy = evaluate(state.params, state.rest, data)
-        found = dict(probe(state.params, state.rest, data, rows)) | {"test_loss": loss, "test_accuracy": accuracy}
+        found = dict(probe(state.params, state.rest, data, rows)) | {
+            "test_loss": loss,
+            "test_accuracy": accuracy,
+        }
         store.write_probes(block, step, {name: np.asarray(value)[to_store] for name, value in found.items()})
         progress.doing(f"{title}: training")
 

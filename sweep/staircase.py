@@ -1,8 +1,8 @@
 """The staircase: how layers of networks of different depth are stored together, without padding.
 
-Members stand deepest first. Segment k holds the layers between the (k-1)-th and the k-th distinct depth, of every member
-at least that deep, stacked `[layer, member, ...]`. Those members are always the first ones, so a segment's members are
-a contiguous slice of the segment's before, and the work is exactly the sum of the depths.
+Members stand deepest first. Segment k holds the layers between the (k-1)-th and the k-th distinct depth, of every
+member at least that deep, stacked `[layer, member, ...]`. Those members are always the first ones, so a segment's
+members are a contiguous slice of the segment's before, and the work is exactly the sum of the depths.
 """
 
 from collections.abc import Mapping

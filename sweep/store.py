@@ -1,13 +1,11 @@
 """A run's directory: config, provenance, and labelled results that are on disk as soon as they are measured."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -16,12 +14,10 @@ import zarr
 
 from probes import PROBES
 from probes.signals import PERCENTILES
+from sweep.config import Config
 from sweep.engine import STEPS_PER_CALL
 from sweep.errors import UserError
-from sweep.members import members_of
-
-if TYPE_CHECKING:
-    from sweep.config import Config
+from sweep.plan import members_of
 
 RESULTS = "results.zarr"
 _MEMBER_FIELDS = ("net", "norm", "depth", "seed", "learning_rate", "weight_std", "bias_std")
@@ -63,21 +59,24 @@ class Store:
         self.probe_steps = config.measured_steps
         _write(path / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
         _template(config).to_zarr(path / RESULTS, mode="w-", consolidated=False, encoding=_encoding(config))
-        self._arrays = zarr.open_group(path / RESULTS, mode="r+")
+        self._results = zarr.open_group(path / RESULTS, mode="r+")
+
+    def _array(self, name: str) -> zarr.Array:
+        return cast(zarr.Array, self._results[name])
 
     def write_losses(self, members: slice, first_step: int, losses: np.ndarray) -> None:
         """Stores `[step, member]` training losses from `first_step` on."""
-        self._arrays["train_loss"][members, first_step : first_step + len(losses)] = losses.T
+        self._array("train_loss")[members, first_step : first_step + len(losses)] = losses.T
 
     def write_probes(self, members: slice, step: int, values: Mapping[str, np.ndarray]) -> None:
         """Stores what was measured at a step, each `[member, ...]`."""
         index = self.probe_steps.index(step)
         for name, array in values.items():
-            self._arrays[name][members, index] = array
+            self._array(name)[members, index] = array
 
     def write_diverged(self, members: slice, steps: np.ndarray) -> None:
         """Stores each member's first step with a loss that was not finite; -1 becomes NaN, never."""
-        self._arrays["diverged_step"][members] = np.where(steps < 0, np.nan, steps)
+        self._array("diverged_step")[members] = np.where(steps < 0, np.nan, steps)
 
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Stores versions, devices, command and times."""
@@ -99,7 +98,12 @@ def _template(config: Config) -> xr.Dataset:
     members, sizes = members_of(config), _sizes(config)
 
     def empty(dims: tuple[str, ...], long_name: str) -> tuple[tuple[str, ...], np.ndarray, dict[str, str]]:
-        lengths = {"member": len(members), "step": config.steps, "probe_step": len(config.measured_steps), **sizes}
+        lengths = {
+            "member": len(members),
+            "step": config.steps,
+            "probe_step": len(config.measured_steps),
+            **sizes,
+        }
         blank = np.broadcast_to(np.float32(np.nan), [lengths[dim] for dim in dims])
         return dims, blank, {"long_name": long_name}
 

@@ -23,7 +23,7 @@ def batch_norm(
     epsilon: float = 1e-5,
     implementation: Implementation | None = None,
 ) -> tuple[Float[Array, "*rows features"], Float[Array, " features"], Float[Array, " features"]]:
-    """Normalizes each feature over all other axes: `y = activation(scale (x - mean)/sqrt(var + epsilon) + bias + residual)`.
+    """Batch norm: `y = activation(scale (x - mean)/sqrt(var + epsilon) + bias + residual)`, features last.
 
     Differentiable in reverse mode by every array argument, through all three results, under `jit`, `vmap`, `scan` and
     `remat`. Statistics are computed in float32 at least.

@@ -1,4 +1,4 @@
-"""The textbook: batch norm as Ioffe & Szegedy 2015, Algorithm 1, prints it. Slow, obvious, the twin of every fast form."""
+"""The textbook: batch norm as Ioffe & Szegedy 2015, Algorithm 1, prints it. The twin of every fast form."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,7 @@ def normalize(
     activation: Activation | None = None,
     epsilon: float = 1e-5,
 ) -> Float[Array, "*rows features"]:
-    """`activation(scale (x - mean) / sqrt(var + epsilon) + bias + residual)` with given statistics (evaluation mode)."""
+    """`activation(scale (x - mean)/sqrt(var + epsilon) + bias + residual)` with given statistics: evaluation mode."""
     multiplier = lax.rsqrt(var + epsilon)
     if scale is not None:
         multiplier = multiplier * scale
@@ -47,7 +47,5 @@ def batch_norm(
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean = wide.mean(rows)
     var = jnp.square(wide - mean).mean(rows)
-    y = normalize(
-        wide, mean, var, scale, bias, residual=residual, activation=activation, epsilon=epsilon
-    )
+    y = normalize(wide, mean, var, scale, bias, residual=residual, activation=activation, epsilon=epsilon)
     return y.astype(x.dtype), mean, var

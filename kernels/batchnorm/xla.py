@@ -50,20 +50,16 @@ def _batch_norm(x, scale, bias, residual, activation: Activation | None, epsilon
 def _forward(x, scale, bias, residual, activation, epsilon):
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     mean, var = _statistics(wide)
-    y = normalize(
-        wide, mean, var, scale, bias, residual=residual, activation=activation, epsilon=epsilon
-    ).astype(x.dtype)
+    y = normalize(wide, mean, var, scale, bias, residual=residual, activation=activation, epsilon=epsilon).astype(
+        x.dtype
+    )
     return (y, mean, var), (x, scale, bias, residual, mean, var, y)
 
 
 def _forward_rule(x, scale, bias, residual, activation, epsilon):
     primals = (x, scale, bias, residual)
-    x, scale, bias, residual = jax.tree.map(
-        lambda p: p.value, primals, is_leaf=lambda leaf: hasattr(leaf, "perturbed")
-    )
-    outputs, (x, scale, bias, residual, mean, var, y) = _forward(
-        x, scale, bias, residual, activation, epsilon
-    )
+    x, scale, bias, residual = jax.tree.map(lambda p: p.value, primals, is_leaf=lambda leaf: hasattr(leaf, "perturbed"))
+    outputs, (x, scale, bias, residual, mean, var, y) = _forward(x, scale, bias, residual, activation, epsilon)
     kept_y = y if activation in _SLOPE_FROM_OUTPUT else None
     # An activation without a rule above is differentiated at its input, which is recomputed, so the residual is kept.
     kept_residual = residual if kept_y is None and activation is not None else None

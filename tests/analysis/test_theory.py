@@ -1,0 +1,117 @@
+"""Closed forms against wide networks: the measurement is the probes', the tolerance the number of samples'."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from analysis import theory
+from nets import MLP, Stack
+from nets.blocks import ORDERS
+from probes import jacobian_spectrum
+
+DRAWS = 6
+
+
+def growth(width, batch, *, layers, order="post", norm, skip=0.0, weight_std=1.0, activation="relu"):
+    """Squared norm of a random cotangent at every layer's output, `[draw, layer]`, over independent networks."""
+
+    @jax.jit
+    def one(key):
+        init, data, direction = jax.random.split(key, 3)
+        settings = {"skip": skip, "norm": norm, "activation": activation, "init": "normal"}
+        stack = Stack(
+            lambda rngs: ORDERS[order](width, weight_std=weight_std, bias_std=0.0, rngs=rngs, **settings),
+            layers,
+            rngs=nnx.Rngs(init),
+        )
+        h = jax.random.normal(data, (batch, width))
+        offsets = jnp.zeros((layers, batch, width))
+        cotangent = jax.random.normal(direction, (batch, width))
+        by_first, by_outputs = jax.grad(lambda h, o: (stack.trace(h, o)[0] * cotangent).sum(), (0, 1))(h, offsets)
+        return jnp.square(jnp.concatenate([by_first[None], by_outputs])).sum((1, 2))
+
+    return np.asarray(jax.lax.map(one, jax.random.split(jax.random.key(0), DRAWS)))
+
+
+def rate(squared, skipped=2):
+    """Growth per layer towards the input, mean and standard error over the draws, past the first and last layers."""
+    logs = np.log(squared[:, skipped:-skipped])
+    rates = np.exp((logs[:, 0] - logs[:, -1]) / (logs.shape[1] - 1))
+    return rates.mean(), rates.std(ddof=1) / np.sqrt(len(rates))
+
+
+@pytest.mark.parametrize("weight_std", [1.0, 2**0.5])
+def test_plain_relu_shrinks_by_half_of_the_weight_variance(weight_std):
+    measured, error = rate(growth(512, 32, layers=16, norm="none", weight_std=weight_std))
+    expected = theory.growth_per_layer("none", "relu", weight_std)
+    assert expected == pytest.approx(weight_std**2 / 2)
+    # Four standard errors, and 1 % for the finite width: log-normal fluctuations are of order 1/width per layer.
+    assert abs(measured - expected) < 4 * error + 0.01 * expected
+
+
+@pytest.mark.parametrize("weight_std", [0.5, 1.0, 2.0])
+def test_plain_batch_norm_explodes(weight_std):
+    measured, error = rate(growth(512, 512, layers=12, norm="batch", weight_std=weight_std))
+    assert theory.BATCH_NORM_RELU_GROWTH == pytest.approx(1.46694, abs=1e-5)
+    # The finite batch adds a few units of 1/batch; at 512 that is 1 %.
+    assert abs(measured - theory.BATCH_NORM_RELU_GROWTH) < 4 * error + 0.015
+
+
+def test_plain_linear_batch_norm_neither_grows_nor_shrinks():
+    batch = 256
+    measured, error = rate(growth(512, batch, layers=12, norm="batch", activation="linear"))
+    assert theory.growth_per_layer("batch", "linear", 1.0) == 1.0
+    assert abs(measured - (batch - 2) / (batch - 3)) < 4 * error + 2 / batch
+
+
+def test_residual_batch_norm_grows_by_one_plus_one_over_v():
+    layers = 20
+    squared = growth(512, 512, layers=layers, order="pre", norm="batch", skip=1.0, weight_std=2**0.5)
+    per_block = squared[:, :-1] / squared[:, 1:]
+    measured, error = per_block.mean(0), per_block.std(0, ddof=1) / np.sqrt(DRAWS)
+    expected = 1 + 1 / theory.residual_variance(layers - 1)
+    assert expected[2] == pytest.approx(1.423, abs=1e-3)
+    assert expected[14] == pytest.approx(1.095, abs=1e-3)
+    # Draws share nothing between blocks, so 5 standard errors over 20 blocks; 1 % for batch and width.
+    assert (np.abs(measured - expected) < 5 * error + 0.01).all()
+    profile = theory.gradient_profile(
+        net="residual", norm="batch", order="pre", activation="relu", weight_std=2**0.5, depth=layers
+    )
+    np.testing.assert_allclose(profile[:-1] / profile[1:], expected, rtol=1e-12)
+
+
+def spectrum(depth, activation, weight_std, init, width=384, samples=6):
+    network = MLP(
+        width, 2, depth, width, activation=activation, weight_std=weight_std, init=init, rngs=nnx.Rngs(depth)
+    )
+    return np.square(jacobian_spectrum(network, jax.random.normal(jax.random.key(1), (samples, width))))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_linear_gaussian_spectrum_is_fuss_catalan(depth):
+    eigenvalues = spectrum(depth, "linear", 1.0, "normal", samples=1)
+    assert theory.fuss_catalan_moment(2, depth) == pytest.approx(depth + 1)
+    # One matrix product of width n: moments fluctuate and are biased by a few (L + 1)/n.
+    np.testing.assert_allclose((eigenvalues**2).mean(), depth + 1, rtol=4 * (depth + 1) / 384)
+    # The edge is approached from below as n^(-2/3), which is 2 % here.
+    largest = theory.fuss_catalan_largest(depth)
+    assert 0.9 * largest < eigenvalues.max() < 1.05 * largest
+
+
+@pytest.mark.parametrize("init", ["normal", "orthogonal"])
+def test_critical_relu_variance(init):
+    depth = 8
+    eigenvalues = spectrum(depth, "relu", 2**0.5, init)
+    mean = eigenvalues.mean()
+    # The mean of λ is a product of random norms: its own spread over networks is sqrt(5 L / n), here a third.
+    assert abs(np.log(mean)) < 3 * np.sqrt(5 * depth / 384)
+    expected = theory.critical_relu_variance(depth, init)
+    assert eigenvalues.var() / mean**2 == pytest.approx(expected, rel=0.25)
+
+
+def test_unknown_is_none():
+    assert theory.growth_per_layer("none", "gelu", 1.0) is None
+    settings = {"net": "residual", "norm": "none", "order": "post", "activation": "relu"}
+    assert theory.gradient_profile(**settings, weight_std=1.0, depth=4) is None

@@ -1,0 +1,89 @@
+"""Gradient and signal probes against the network unrolled layer by layer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from nets import MLP
+from probes import forward_signals, gradient_flow
+
+DEPTH = 4
+
+
+@pytest.fixture(params=[("none", "post"), ("batch", "post"), ("batch", "pre")], ids="-".join)
+def network(request, double):
+    norm, order = request.param
+    return MLP(5, 3, DEPTH, 6, net="residual", norm=norm, order=order, bias_std=0.3, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture
+def x(double):
+    return jax.random.normal(jax.random.key(1), (9, 5), float)
+
+
+LABELS = jnp.arange(9) % 3
+
+
+def layer(network, kernels, i):
+    """Block i of the stack as a module of its own, with the weight matrix given."""
+    graphdef, state = nnx.split(network.blocks.layers)
+    module = nnx.merge(graphdef, jax.tree.map(lambda leaf: leaf[i], nnx.as_pure(state)))
+    module.linear.kernel[...] = kernels[i]
+    return module
+
+
+def unrolled_loss(network, x):
+    """The loss as a function of offsets to every layer's output and of every weight matrix."""
+
+    def loss(offsets, stem, kernels):
+        copy = nnx.clone(network)
+        copy.stem.linear.kernel = nnx.Param(stem)
+        h = copy.stem(x) + offsets[0]
+        for i in range(DEPTH):
+            h = layer(network, kernels, i)(h) + offsets[i + 1]
+        return optax.softmax_cross_entropy_with_integer_labels(copy.head(h), LABELS).mean()
+
+    return loss
+
+
+def test_gradient_flow(network, x):
+    kernels = [network.blocks.layers.linear.kernel[i] for i in range(DEPTH)]
+    offsets = [jnp.zeros((9, 6), float)] * (DEPTH + 1)
+    by_output, by_stem, by_kernel = jax.grad(unrolled_loss(network, x), (0, 1, 2))(
+        offsets, network.stem.linear.kernel[...], kernels
+    )
+    found = gradient_flow(network, x, LABELS)
+    np.testing.assert_allclose(found.output, [jnp.square(g).sum() for g in by_output], rtol=1e-10)
+    np.testing.assert_allclose(found.weight, [jnp.square(g).sum() for g in (by_stem, *by_kernel)], rtol=1e-10)
+
+
+def test_gradient_flow_agrees_with_finite_differences(network, x):
+    """A second opinion that trusts no derivative rule: moving along the gradient by t changes the loss by t ‖g‖²."""
+    loss = unrolled_loss(network, x)
+    kernels = [network.blocks.layers.linear.kernel[i] for i in range(DEPTH)]
+    stem = network.stem.linear.kernel[...]
+    offsets = [jnp.zeros((9, 6), float)] * (DEPTH + 1)
+    gradient = jax.grad(loss)(offsets, stem, kernels)[2]
+    t = 1e-5
+    ahead, behind = (loss([o + s * t * gradient * (i == 2) for i, o in enumerate(offsets)], stem, kernels) for s in (1, -1))
+    np.testing.assert_allclose((ahead - behind) / (2 * t), gradient_flow(network, x, LABELS).output[2], rtol=1e-6)
+
+
+def test_forward_signals(network, x):
+    kernels = network.blocks.layers.linear.kernel[...]
+    h = nnx.clone(network).stem(x)
+    hidden, before = [h], []
+    for i in range(DEPTH):
+        before.append(np.asarray(layer(network, kernels, i).preactivation(h)))
+        hidden.append(h := layer(network, kernels, i)(h))
+    hidden = np.asarray(hidden)
+    found = forward_signals(network, x)
+    np.testing.assert_allclose(found.second_moment, (hidden**2).mean((1, 2)), rtol=1e-10)
+    np.testing.assert_allclose(found.batch_variance, hidden.var(1).mean(1), rtol=1e-10)
+    expected = [np.percentile(z, [15, 50, 85]) for z in before]
+    np.testing.assert_allclose(found.percentiles, expected, rtol=1e-10, atol=1e-12)
+    expected = [np.percentile(z[:, 0], [15, 50, 85]) for z in before]
+    np.testing.assert_allclose(found.unit_percentiles, expected, rtol=1e-10, atol=1e-12)

@@ -1,0 +1,98 @@
+"""Spectra against a dense Jacobian of the plain module and NumPy's SVD, in double precision."""
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from nets import MLP
+from probes import jacobian, jacobian_spectrum
+
+
+@pytest.fixture(params=["post", "pre"])
+def network(request, double):
+    return MLP(5, 3, depth=3, width=6, net="residual", norm="batch", order=request.param, rngs=nnx.Rngs(1))
+
+
+@pytest.fixture
+def x(double):
+    return jax.random.normal(jax.random.key(2), (7, 5), float)
+
+
+def singular_values(dense):
+    return np.linalg.svd(np.asarray(dense), compute_uv=False)
+
+
+def test_coupled(network, x):
+    first = nnx.clone(network).stem(x)
+    dense = jax.jacrev(lambda h: nnx.clone(network).blocks(h))(first).reshape(42, 42)
+    np.testing.assert_allclose(jacobian_spectrum(network, x, "coupled"), singular_values(dense), rtol=1e-8, atol=1e-12)
+
+
+def test_frozen(network, x):
+    """Each block written out with the statistics of the batch as constants, differentiated sample by sample."""
+    layers = [jax.tree.map(lambda leaf, i=i: leaf[i], nnx.state(network.blocks.layers)) for i in range(3)]
+    graphdef = nnx.graphdef(network.blocks.layers)
+    pre = network.blocks.layers.activates_first
+
+    def block(layer, h, statistics):
+        module = nnx.merge(graphdef, layer)
+        mean, std = statistics
+        normalize = lambda z: (z - mean) / std * module.norm.scale[...] + module.norm.bias[...]  # noqa: E731
+        if pre:
+            return h + module.linear(jax.nn.relu(normalize(h)))
+        return jax.nn.relu(normalize(module.linear(h)) + h)
+
+    h = first = nnx.clone(network).stem(x)
+    statistics = []
+    for layer in layers:
+        z = h if pre else nnx.merge(graphdef, layer).linear(h)
+        statistics.append((z.mean(0), np.sqrt(z.var(0) + 1e-5)))
+        h = block(layer, h, statistics[-1])
+
+    def through(h):
+        for layer, held in zip(layers, statistics, strict=True):
+            h = block(layer, h, held)
+        return h
+
+    dense = [jax.jacrev(through)(row) for row in first]
+    found = jacobian_spectrum(network, x, "frozen")
+    for spectrum, matrix in zip(found, dense, strict=True):
+        np.testing.assert_allclose(spectrum, singular_values(matrix), rtol=1e-8, atol=1e-12)
+    np.testing.assert_array_equal(jacobian_spectrum(network, x, "frozen", samples=2), found[:2])
+
+
+def test_without_norm_the_readings_agree(double, x):
+    network = MLP(5, 3, depth=3, width=6, norm="none", rngs=nnx.Rngs(0))
+    coupled = np.sort(jacobian_spectrum(network, x, "coupled"))
+    np.testing.assert_allclose(np.sort(np.ravel(jacobian_spectrum(network, x))), coupled, rtol=1e-8, atol=1e-12)
+
+
+def test_orthogonal_linear_is_an_isometry(double, x):
+    network = MLP(5, 3, depth=50, width=6, activation="linear", init="orthogonal", rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(jacobian_spectrum(network, x), 1, rtol=1e-10)
+
+
+def test_what_is_not_finite_is_nan(x):
+    network = MLP(5, 3, depth=3, width=6, rngs=nnx.Rngs(0))
+    network.blocks.layers.linear.kernel[...] = network.blocks.layers.linear.kernel[...] * np.inf
+    assert np.isnan(jacobian_spectrum(network, x)).all()
+
+
+def test_the_network_is_not_changed(network, x):
+    before = jax.tree.map(np.asarray, nnx.to_pure_dict(nnx.state(network)))
+    jacobian(network, x, "frozen")
+    jacobian(network, x, "coupled")
+    jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(nnx.state(network)), before)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [
+        (("froze", None), "reading must be 'coupled' or 'frozen', got 'froze'"),
+        (("frozen", 8), "samples must be between 1 and the batch's 7, got 8"),
+    ],
+)
+def test_refuses(network, x, arguments, match):
+    with pytest.raises(ValueError, match=match):
+        jacobian.__wrapped__(network, x, *arguments)
