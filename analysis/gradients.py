@@ -28,7 +28,7 @@ def draw(results: xr.Dataset, step: int = 0) -> Figure:
                 _line(panel, kind(results, net, norm, depth), depth, colours[depth], step)
             if step == 0 and profile_of(kind(results, net, norm), depths[0]) is not None:
                 style.remark(panel, f"theory: {theory.gradient_source(norm)}")
-            panel.set_yscale("log")
+            style.log_values(panel)
             panel.axhline(1, color="#666666", linewidth=0.8, zorder=0)
     for panel in axes[-1]:
         panel.set_xlabel("layer (0 is the first hidden state)")

@@ -33,7 +33,7 @@ def draw(results: xr.Dataset, reading: str = "frozen") -> Figure | None:
             panel.set_title(style.name(net, norm))
             shown += _panel(panel, kind(results, net, norm), variable)
     for panel in axes.flat:
-        panel.set_yscale("log")
+        style.log_values(panel)
         style.depth_axis(panel, values(results, "depth"))
     for panel in axes[-1]:
         panel.set_xlabel("depth (blocks)")

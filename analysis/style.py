@@ -79,6 +79,12 @@ def depth_axis(axes: Axes, depths: Sequence[int]) -> None:
     axes.minorticks_off()
 
 
+def log_values(axes: Axes) -> None:
+    """A logarithmic vertical axis, where there is anything to show on one."""
+    if np.isfinite(axes.dataLim.minposy):
+        axes.set_yscale("log")
+
+
 def remark(axes: Axes, text: str, *, top: bool = True) -> None:
     """A short remark in a panel's right corner."""
     place, alignment = (0.97, "top") if top else (0.03, "bottom")

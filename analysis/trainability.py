@@ -30,7 +30,7 @@ def draw(results: xr.Dataset) -> Figure:
         panel.set_xlabel("depth (blocks)")
         panel.set_ylabel(label)
     accuracy.set_ylim(-0.03, 1.03)
-    loss.set_yscale("log")
+    style.log_values(loss)
     handles, labels = accuracy.get_legend_handles_labels()
     if np.isfinite(results.diverged_step.values).any():
         handles.append(accuracy.plot([], [], color="#666666", marker="x", linestyle="none")[0])

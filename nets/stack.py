@@ -10,11 +10,13 @@ from jaxtyping import Float
 from nets.blocks import Block, Hidden
 
 
-def step(graphdef: nnx.GraphDef, params: nnx.State, rest: nnx.State, h: Hidden) -> tuple[Hidden, nnx.State]:
+def step(
+    graphdef: nnx.GraphDef, params: nnx.State, rest: nnx.State, x: Float[Array, "batch *features"]
+) -> tuple[Float[Array, "batch ..."], nnx.State]:
     """Applies one module given as pure data; returns its output and its variables other than parameters, updated."""
     module = nnx.merge(graphdef, params, rest)
-    h = module(h)
-    return h, nnx.as_pure(nnx.state(module, nnx.Not(nnx.Param)))
+    y = module(x)
+    return y, nnx.as_pure(nnx.state(module, nnx.Not(nnx.Param)))
 
 
 class Stack(nnx.Module):

@@ -123,7 +123,9 @@ class Engine:
 
         def shuffle() -> Array:
             def of(seed: Array) -> Array:
-                return jax.random.permutation(jax.random.fold_in(data_key(seed), epoch), samples)
+                return jax.random.permutation(
+                    jax.random.fold_in(data_key(seed), epoch), jnp.arange(samples, dtype=jnp.int32)
+                )
 
             return jax.vmap(of)(jnp.asarray(self.seeds))
 
@@ -139,7 +141,8 @@ class Engine:
         gradients, (losses, rest) = self.gradients(state.params, state.rest, x, labels)
         directions, moments = self.optimizer.update(gradients, state.moments, state.params)
         config = self.config
-        share = schedule(config.schedule, config.steps, config.warmup_steps)(state.step)
+        # optax computes a whole step's share in float32; a float's in its own precision.
+        share = schedule(config.schedule, config.steps, config.warmup_steps)(state.step.astype(float))
         rates = jnp.asarray(self.ensemble.member_values("learning_rate")) * share
         params = optax.apply_updates(state.params, self.ensemble.staircase.scale(cast(Parts, directions), -rates))
         diverged = jnp.where((state.diverged < 0) & ~jnp.isfinite(losses), state.step, state.diverged)

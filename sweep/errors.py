@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-class UserError(ValueError):
+class UserError(Exception):
     """What was asked cannot be done; the message is one line: the thing, what was given, what was expected."""
 
 

@@ -46,7 +46,8 @@ def rate(squared, skipped=2):
 def test_plain_relu_shrinks_by_half_of_the_weight_variance(weight_std):
     measured, error = rate(growth(512, 32, layers=16, norm="none", weight_std=weight_std))
     expected = theory.growth_per_layer("none", "relu", weight_std)
-    assert expected == pytest.approx(weight_std**2 / 2)
+    assert expected is not None
+    np.testing.assert_allclose(expected, weight_std**2 / 2)
     # Four standard errors, and 1 % for the finite width: log-normal fluctuations are of order 1/width per layer.
     assert abs(measured - expected) < 4 * error + 0.01 * expected
 
@@ -54,7 +55,7 @@ def test_plain_relu_shrinks_by_half_of_the_weight_variance(weight_std):
 @pytest.mark.parametrize("weight_std", [0.5, 1.0, 2.0])
 def test_plain_batch_norm_explodes(weight_std):
     measured, error = rate(growth(512, 512, layers=12, norm="batch", weight_std=weight_std))
-    assert theory.BATCH_NORM_RELU_GROWTH == pytest.approx(1.46694, abs=1e-5)
+    np.testing.assert_allclose(theory.BATCH_NORM_RELU_GROWTH, 1.46694, atol=1e-5)
     # The finite batch adds a few units of 1/batch; at 512 that is 1 %.
     assert abs(measured - theory.BATCH_NORM_RELU_GROWTH) < 4 * error + 0.015
 
@@ -83,9 +84,7 @@ def test_residual_batch_norm_grows_by_one_plus_one_over_v():
 
 
 def spectrum(depth, activation, weight_std, init, width=384, samples=6):
-    network = MLP(
-        width, 2, depth, width, activation=activation, weight_std=weight_std, init=init, rngs=nnx.Rngs(depth)
-    )
+    network = MLP(width, 2, depth, width, activation=activation, weight_std=weight_std, init=init, rngs=nnx.Rngs(depth))
     return np.square(jacobian_spectrum(network, jax.random.normal(jax.random.key(1), (samples, width))))
 
 

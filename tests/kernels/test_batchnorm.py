@@ -58,9 +58,7 @@ def test_each_result_alone(double, of):
     def loss(implementation):
         return lambda *args: jnp.sin(of(*call(implementation, jnp.tanh)(*args))).sum()
 
-    assert_close(
-        jax.grad(loss("xla"), (0, 1, 2, 3))(*args), jax.grad(loss("reference"), (0, 1, 2, 3))(*args), 1e-11
-    )
+    assert_close(jax.grad(loss("xla"), (0, 1, 2, 3))(*args), jax.grad(loss("reference"), (0, 1, 2, 3))(*args), 1e-11)
 
 
 def test_nested_vmap_scan_and_remat(double):

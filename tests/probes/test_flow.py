@@ -68,7 +68,9 @@ def test_gradient_flow_agrees_with_finite_differences(network, x):
     offsets = [jnp.zeros((9, 6), float)] * (DEPTH + 1)
     gradient = jax.grad(loss)(offsets, stem, kernels)[2]
     t = 1e-5
-    ahead, behind = (loss([o + s * t * gradient * (i == 2) for i, o in enumerate(offsets)], stem, kernels) for s in (1, -1))
+    ahead, behind = (
+        loss([o + s * t * gradient * (i == 2) for i, o in enumerate(offsets)], stem, kernels) for s in (1, -1)
+    )
     np.testing.assert_allclose((ahead - behind) / (2 * t), gradient_flow(network, x, LABELS).output[2], rtol=1e-6)
 
 

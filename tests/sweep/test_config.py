@@ -1,0 +1,98 @@
+"""What a config refuses, and what the command line makes of mistakes: one line, before anything starts."""
+
+import re
+
+import jaxtyping
+import pytest
+
+from sweep import Config, UserError
+from sweep.cli import parse
+from sweep.plan import members_of
+
+
+def test_the_quickstart_is_48_members():
+    members = members_of(Config())
+    assert len(members) == len(set(members)) == 48
+    assert [m.norm for m in members] == ["none"] * 24 + ["batch"] * 24
+
+
+def test_measured_steps():
+    assert Config().measured_steps == (0, 1, 3, 10, 30, 100, 300)
+    assert Config(steps=5).measured_steps == (0, 1, 3, 5)
+    assert Config(steps=50, probe_steps=(7, 50)).measured_steps == (0, 7, 50)
+
+
+def test_the_command_line_is_the_config():
+    arguments = [
+        "--depths",
+        "2",
+        "5",
+        "--learning-rates",
+        "0.1",
+        "1e-3",
+        "--nets",
+        "plain",
+        "--no-report",
+        "--name",
+        "x",
+        "--steps=7",
+    ]
+    expected = Config(depths=(2, 5), learning_rates=(0.1, 1e-3), nets=("plain",), report=False, name="x", steps=7)
+    assert parse(arguments) == expected
+    assert parse([]) == Config()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--dephts 2 4", "unknown flag '--dephts'; did you mean '--depths'?"),
+        ("--xyzzy", "unknown flag '--xyzzy'; choose from"),
+        ("--activation rellu", "unknown --activation 'rellu'; did you mean 'relu'?"),
+        ("--dataset digit", "unknown --dataset 'digit'; did you mean 'digits'?"),
+        ("--norms batch layer", "unknown --norms 'layer'; choose from: none, batch"),
+        ("--optimizer adma", "unknown --optimizer 'adma'; did you mean 'adam"),
+        ("--depths 0 2", "--depths must be at least 1 and finite, got 0"),
+        ("--width -3", "--width must be at least 1 and finite, got -3"),
+        ("--depths 2 4 2", "--depths repeats 2; give every value once"),
+        ("--depths", "--depths is empty; give at least one value"),
+        ("--depths --width 3", "--depths is empty; give at least one value"),
+        ("--depths two", "--depths takes a whole number, got 'two'"),
+        ("--depths 2.5", "--depths takes a whole number, got '2.5'"),
+        ("--learning-rates fast", "--learning-rates takes a number, got 'fast'"),
+        ("--learning-rates nan", "--learning-rates must be at least 0.0 and finite, got nan"),
+        ("--width 3 4", "--width takes one value, got '3 4'"),
+        ("--report yes", "--report takes no value, got 'yes'"),
+        ("7", "unexpected argument '7'"),
+        ("--steps 0", "--steps must be at least 1 and finite, got 0"),
+        ("--warmup-steps 400", "--warmup-steps must be at most --steps 300, got 400"),
+        ("--probe-steps 301", "--probe-steps must be at most --steps 300, got 301"),
+        ("--momentum 1", "--momentum must be below 1, got 1.0"),
+        ("--spectrum-batch-size 200", "--spectrum-batch-size must be at most --probe-batch-size 128, got 200"),
+        ("--name a/b", "--name must be a folder's name without a path, got 'a/b'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments, message):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        parse(arguments.split())
+    assert "\n" not in str(caught.value)
+
+
+def test_empty_lists_are_refused_from_python_too():
+    with pytest.raises(UserError, match="--depths is empty"):
+        Config(depths=())
+
+
+def test_lists_are_taken_from_python(monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' own check of types
+    config = Config(depths=[2, 4])  # type: ignore[arg-type]
+    assert config == Config(depths=(2, 4))
+    assert hash(config) == hash(Config(depths=(2, 4)))
+
+
+def test_help_describes_every_flag(capsys):
+    with pytest.raises(SystemExit) as exit:
+        parse(["--help"])
+    assert exit.value.code == 0
+    text = capsys.readouterr().out
+    for field in Config.__dataclass_fields__:
+        assert "--" + field.replace("_", "-") in text

@@ -1,0 +1,129 @@
+"""Optimizers, schedules, the order of the data, evaluation."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from sweep.config import Config
+from sweep.engine import STEPS_PER_CALL, Engine, put
+from sweep.ensemble import Ensemble
+from sweep.optimizers import schedule
+from sweep.plan import structures_of
+from tests.sweep.test_member import by_member, dataset
+
+CONFIG = Config(norms=("batch",), depths=(1, 3), seeds=(0,), width=4, batch_size=16, steps=12, probe_batch_size=8)
+
+
+def engine_of(config):
+    ((structure, members),) = structures_of(config, 5, 3).items()
+    return Engine(config, Ensemble.of(structure, members))
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("sgd", lambda rate: optax.sgd(rate, momentum=0.9)),
+        ("adam", lambda rate: optax.adam(rate, b1=0.9)),
+        ("adamw", lambda rate: optax.adamw(rate, b1=0.9, weight_decay=0.1, mask=kernels)),
+    ],
+)
+def test_optimizers_are_optaxes_with_a_rate_a_member(double, name, reference):
+    config = dataclasses.replace(
+        CONFIG, optimizer=name, learning_rates=(0.01, 0.1), schedule="cosine", warmup_steps=3, weight_decay=0.1
+    )
+    engine, data = engine_of(config), put(dataset())
+    state = engine.init(50)
+    start = by_member(engine.ensemble, state.params)
+    references = {
+        m: reference(lambda s, m=m: m.learning_rate * schedule("cosine", 12, 3)(s.astype(float)))
+        for m in engine.ensemble.members
+    }
+    moments = {member: references[member].init(params) for member, params in start.items()}
+
+    @jax.jit
+    def gradients_of(state):
+        _, x, labels = engine.batch(state.order, state.step, data)
+        return engine.gradients(state.params, state.rest, x, labels)[0]
+
+    step = jax.jit(engine.step)
+    for _ in range(12):
+        gradients = by_member(engine.ensemble, gradients_of(state))
+        for member in start:
+            updates, moments[member] = references[member].update(gradients[member], moments[member], start[member])
+            start[member] = optax.apply_updates(start[member], updates)
+        state, _ = step(state, data)
+    found = by_member(engine.ensemble, state.params)
+    for member in start:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9), found[member], start[member])
+
+
+def kernels(params):
+    return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def test_schedule():
+    share = [float(schedule("cosine", 10, 3)(step)) for step in range(11)]
+    np.testing.assert_allclose(share[:4], [0.25, 0.5, 0.75, 1.0], rtol=1e-6)
+    assert share[3:] == sorted(share[3:], reverse=True)
+    assert share[10] == pytest.approx(0, abs=1e-6)
+    assert [float(schedule("constant", 10, 0)(step)) for step in (0, 9)] == [1, 1]
+
+
+def test_every_epoch_is_a_new_order_without_repeats():
+    config = dataclasses.replace(CONFIG, seeds=(0, 7))
+    engine, data = engine_of(config), put(dataset())
+    order = jnp.zeros((2, 50), jnp.int32)
+    orders = []
+    batch = jax.jit(engine.batch)
+    for step in range(6):
+        order, x, labels = batch(order, jnp.int32(step), data)
+        orders.append(np.asarray(order))
+        rows = order[:, 16 * (step % 3) : 16 * (step % 3) + 16]
+        seeds = np.searchsorted(engine.seeds, engine.ensemble.member_values("seed"))
+        np.testing.assert_array_equal(x, data.train_inputs[rows[seeds]])
+        np.testing.assert_array_equal(labels, data.train_labels[rows[seeds]])
+    for one in orders:
+        np.testing.assert_array_equal(np.sort(one), np.tile(np.arange(50), (2, 1)))
+    np.testing.assert_array_equal(orders[0], orders[2])
+    assert (orders[0] != orders[3]).any()
+    assert (orders[0][0] != orders[0][1]).any()
+
+
+def test_many_steps_in_one_call_are_the_same_steps(double):
+    engine, data = engine_of(CONFIG), put(dataset())
+    at_once, losses = engine.train(engine.init(50), data, jnp.int32(12))
+    state, pieces = engine.init(50), []
+    for count in (5, 0, 7):
+        state, some = engine.train(state, data, jnp.int32(count))
+        pieces.append(some[:count])
+    np.testing.assert_array_equal(np.concatenate(pieces), losses[:12])
+    assert np.isnan(losses[12:]).all()
+    assert losses.shape == (STEPS_PER_CALL, 4)
+    jax.tree.map(np.testing.assert_array_equal, at_once, state)
+
+
+def test_evaluation_is_the_mean_over_the_test_set(double):
+    """A test set that does not divide into chunks, against the members one at a time."""
+    engine = engine_of(CONFIG)
+    rng = np.random.default_rng(1)
+    inputs, labels = rng.normal(size=(301, 5)).astype(np.float32), rng.integers(0, 3, 301).astype(np.int32)
+    data = put(dataclasses.replace(dataset(), test_inputs=inputs, test_labels=labels))
+    state, _ = engine.train(engine.init(50), data, jnp.int32(12))
+    loss, accuracy = engine.evaluate(state.params, state.rest, data)
+    for index, member in enumerate(engine.ensemble.members):
+        graphdef, states = engine.ensemble.networks(state.params, state.rest, member.depth)
+        position = index - engine.ensemble.staircase.groups[member.depth].start
+        network = jax.tree.map(lambda leaf, p=position: leaf[p], states)
+        model = nnx.merge(graphdef, network)
+        model.eval()
+        logits = model(data.test_inputs)
+        expected = optax.softmax_cross_entropy_with_integer_labels(logits, data.test_labels).mean()
+        np.testing.assert_allclose(loss[index], expected, rtol=1e-10)
+        np.testing.assert_allclose(
+            accuracy[index], np.asarray(logits.argmax(-1) == data.test_labels).mean(), rtol=1e-10
+        )

@@ -1,0 +1,63 @@
+"""FLOPs counted from compiled programs, and the work of the staircase."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from sweep.config import Config
+from sweep.data import load
+from sweep.engine import Engine, put
+from sweep.ensemble import Ensemble
+from sweep.flops import count_flops
+from sweep.plan import structures_of
+
+
+def compiled(f, *args):
+    return jax.jit(f).lower(*args).compile().as_text()
+
+
+def test_a_product():
+    assert count_flops(compiled(lambda a, b: a @ b, jnp.ones((3, 5)), jnp.ones((5, 7)))) == 2 * 3 * 5 * 7
+
+
+def test_a_loop_counts_as_often_as_it_runs():
+    def f(h, ws):
+        return lax.scan(lambda h, w: (jnp.tanh(h @ w), None), h, ws)[0]
+
+    once = 2 * 16 * 8 * 8 + 16 * 8
+    assert count_flops(compiled(f, jnp.ones((16, 8)), jnp.ones((7, 8, 8)))) == 7 * once
+
+
+def test_a_reduction_and_a_batched_product():
+    batched = compiled(lambda a, b: jnp.einsum("mij,mjk->mik", a, b), jnp.ones((4, 3, 5)), jnp.ones((4, 5, 7)))
+    assert count_flops(batched) == 4 * 2 * 3 * 5 * 7
+    # XLA may reduce in two stages, the second over a handful of partial sums.
+    assert count_flops(compiled(lambda a: a.sum(), jnp.ones((30, 40)))) == pytest.approx(1200, rel=0.01)
+
+
+def test_refuses_what_is_no_program():
+    with pytest.raises(ValueError, match="no ENTRY computation"):
+        count_flops("hello")
+
+
+@pytest.mark.parametrize("norm", ["none", "batch"])
+def test_the_ensembles_work_is_the_sum_of_its_members(norm):
+    config = Config(norms=(norm,), depths=(2, 5, 64))
+    data = put(load("digits"))
+    ((structure, members),) = structures_of(config, 64, 10).items()
+
+    def step_flops(*members):
+        engine = Engine(config, Ensemble.of(structure, members))
+        state = jax.eval_shape(lambda: Engine.init.__wrapped__(engine, len(data.train_labels)))
+        return count_flops(compiled(engine.step, state, data))
+
+    alone = {}
+    for member in members:
+        if member.depth not in alone:
+            alone[member.depth] = step_flops(member)
+    # At least the three products of every layer, and at most 5 % over the members' own.
+    least = 3 * 2 * config.batch_size * config.width**2 * sum(member.depth for member in members)
+    total = step_flops(*members)
+    assert total > least
+    assert total / sum(alone[member.depth] for member in members) <= 1.05

@@ -1,0 +1,135 @@
+"""A member is itself: alone or among 48, whoever the others are and wherever it stands."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from sweep.config import Config
+from sweep.data import Dataset
+from sweep.engine import Engine, put
+from sweep.ensemble import Ensemble
+from sweep.members import data_key
+from sweep.plan import structures_of
+
+STEPS = 20
+CONFIG = Config(
+    norms=("batch",),
+    depths=(1, 2, 5, 9),
+    seeds=(0, 1, 2),
+    width=8,
+    learning_rates=(0.01, 0.03),
+    batch_size=16,
+    steps=STEPS,
+    probe_batch_size=8,
+)
+
+
+def dataset():
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(50, 5)).astype(np.float32)
+    labels = (inputs[:, 0] > 0).astype(np.int32) + (inputs[:, 1] > 0)
+    return Dataset(inputs, labels, inputs[:10], labels[:10])
+
+
+def train(ensemble, config=CONFIG):
+    """An ensemble's gradients at its first step, and its parameters after all of them, by member."""
+    engine, data = Engine(config, ensemble), put(dataset())
+    state = engine.init(50)
+    _, x, labels = engine.batch(state.order, state.step, data)
+    gradients, _ = engine.gradients(state.params, state.rest, x, labels)
+    state, _ = engine.train(state, data, jnp.int32(STEPS))
+    return by_member(ensemble, gradients), by_member(ensemble, state.params)
+
+
+def by_member(ensemble, parts):
+    found = {}
+    for depth, group in ensemble.staircase.groups.items():
+        extracted = ensemble.staircase.extract(parts, depth)
+        for i, member in enumerate(ensemble.members[group]):
+            found[member] = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), extracted)
+    return found
+
+
+def assert_same(actual, expected, tolerance):
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert np.linalg.norm(a - e) <= tolerance * np.linalg.norm(e)
+
+
+@pytest.fixture(scope="module")
+def everyone():
+    with jax.enable_x64(True):
+        ((structure, members),) = structures_of(CONFIG, 5, 3).items()
+        assert len(members) == 48
+        yield structure, members, *train(Ensemble.of(structure, members))
+
+
+@pytest.mark.parametrize("index", [0, 23, 30, 47])
+def test_alone_as_an_ensemble_of_one(double, everyone, index):
+    structure, members, gradients, params = everyone
+    member = members[index]
+    alone_gradients, alone_params = train(Ensemble.of(structure, (member,)))
+    assert_same(gradients[member], alone_gradients[member], 1e-10)
+    assert_same(params[member], alone_params[member], 1e-6)
+
+
+@pytest.mark.parametrize("index", [5, 40])
+def test_alone_as_a_flax_model(double, everyone, index):
+    """The same network trained as anybody would train it: `nnx.Optimizer`, a Python loop, one batch at a time."""
+    structure, members, gradients, params = everyone
+    member = members[index]
+    model = member.build(structure)
+    optimizer = nnx.Optimizer(model, optax.sgd(member.learning_rate, momentum=0.9), wrt=nnx.Param)
+    data = put(dataset())
+
+    @nnx.jit
+    def step(model, optimizer, rows):
+        def loss(model):
+            logits = model(data.train_inputs[rows])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, data.train_labels[rows]).mean()
+
+        found = nnx.grad(loss)(model)
+        optimizer.update(model, found)
+        return found
+
+    def parts(state):
+        state = nnx.to_pure_dict(state)
+        return {"stem": state["stem"], "blocks": state["blocks"]["layers"], "head": state["head"]}
+
+    for count in range(STEPS):
+        epoch, position = divmod(count, 50 // 16)
+        order = jax.random.permutation(jax.random.fold_in(data_key(member.seed), epoch), 50)
+        found = step(model, optimizer, order[position * 16 : position * 16 + 16])
+        if count == 0:
+            assert_same(gradients[member], parts(found), 1e-10)
+    assert_same(params[member], parts(nnx.state(model, nnx.Param)), 1e-6)
+
+
+def test_order_and_company_change_nothing(double, everyone):
+    structure, members, gradients, params = everyone
+    some = members[::-5]
+    other_gradients, other_params = train(Ensemble.of(structure, some))
+    for member in some:
+        assert_same(other_gradients[member], gradients[member], 1e-10)
+        assert_same(other_params[member], params[member], 1e-6)
+
+
+def test_a_diverging_member_disturbs_nobody(double, everyone):
+    structure, members, _, params = everyone
+    wild = dataclasses.replace(members[10], learning_rate=1e200)
+    ensemble = Ensemble.of(structure, (*members[:10], wild))
+    engine, data = Engine(CONFIG, ensemble), put(dataset())
+    state, losses = engine.train(engine.init(50), data, jnp.int32(STEPS))
+    found = by_member(ensemble, state.params)
+    for member in members[:10]:
+        assert_same(found[member], params[member], 1e-6)
+    index = ensemble.members.index(wild)
+    diverged = int(state.diverged[index])
+    assert 1 <= diverged < STEPS
+    assert np.isfinite(losses[:diverged, index]).all()
+    assert not np.isfinite(losses[diverged, index])
+    assert (np.delete(state.diverged, index) == -1).all()

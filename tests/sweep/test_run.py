@@ -1,0 +1,180 @@
+"""A whole run, small: what it writes, what it compiles, how it stops."""
+
+import io
+import json
+import logging
+
+import jax
+import numpy as np
+import pytest
+import yaml
+from flax import nnx
+from rich.console import Console
+
+import analysis
+from analysis.load import MEMBER_FIELDS
+from probes import forward_signals, gradient_flow, jacobian_spectrum
+from sweep import Config, Interrupted, UserError, run
+from sweep.data import load
+from sweep.engine import put
+from sweep.measure import probe_rows
+from sweep.plan import structures_of
+from sweep.store import Store
+
+
+def small(tmp_path, **kwargs):
+    settings = {
+        "depths": (1, 3),
+        "seeds": (0, 1),
+        "width": 8,
+        "batch_size": 32,
+        "steps": 12,
+        "probe_steps": (5,),
+        "probe_batch_size": 16,
+        "spectrum_batch_size": 3,
+        "out": tmp_path,
+        "name": "small",
+    }
+    return Config(**(settings | kwargs))
+
+
+def quiet():
+    return Console(file=io.StringIO(), width=100)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    config = small(tmp_path_factory.mktemp("runs"), learning_rates=(0.02, 1e30))
+    console = quiet()
+    return config, run(config, console), console.file.getvalue()
+
+
+def test_the_directory(finished):
+    config, path, printed = finished
+    assert path == config.out / "small"
+    assert yaml.safe_load((path / "config.yaml").read_text())["depths"] == [1, 3]
+    provenance = json.loads((path / "provenance.json").read_text())
+    assert provenance["status"] == "complete"
+    assert provenance["versions"]["jax"] == jax.__version__
+    assert [program["members"] for program in provenance["programs"]] == [16, 16]
+    assert all(program["compile_seconds"] > 0 for program in provenance["programs"])
+    assert "report.html" in printed
+    assert "residual" in printed
+
+
+def test_the_results_are_labelled_and_complete(finished):
+    _, path, _ = finished
+    results = analysis.load(path)
+    assert dict(results.sizes) == {
+        "member": 32,
+        "step": 12,
+        "probe_step": 3,
+        "layer": 4,
+        "percentile": 3,
+        "sample": 3,
+        "singular_value": 8,
+        "coupled_singular_value": 24,
+    }
+    assert results.probe_step.values.tolist() == [0, 5, 12]
+    healthy = results.isel(member=results.learning_rate.values < 1)
+    assert np.isfinite(healthy.train_loss).all()
+    assert np.isfinite(healthy.test_accuracy).all()
+    assert np.isfinite(healthy.frozen_spectrum).all()
+    batch = healthy.isel(member=healthy.norm.values == "batch")
+    assert np.isfinite(batch.coupled_spectrum).all()
+    assert np.isnan(healthy.isel(member=healthy.norm.values == "none").coupled_spectrum).all()
+    shallow = healthy.isel(member=healthy.depth.values == 1)
+    assert np.isfinite(shallow.output_gradient.isel(layer=slice(2))).all()
+    assert np.isnan(shallow.output_gradient.isel(layer=slice(2, None))).all()
+    assert np.isnan(healthy.diverged_step).all()
+    assert healthy.train_loss.isel(step=-1).mean() < healthy.train_loss.isel(step=0).mean()
+
+
+def test_a_diverged_member_is_recorded(finished):
+    _, path, printed = finished
+    results = analysis.load(path)
+    wild = results.isel(member=results.learning_rate.values > 1)
+    assert np.isfinite(wild.diverged_step).any()
+    for member in range(wild.sizes["member"]):
+        one = wild.isel(member=member)
+        step = one.diverged_step.item()
+        if np.isfinite(step):
+            assert np.isfinite(one.train_loss.values[: int(step)]).all()
+            assert not np.isfinite(one.train_loss.values[int(step)])
+    assert "diverged: plain, norm none, learning_rate=1e+30" in printed
+
+
+def test_what_is_stored_is_what_the_probes_say(finished):
+    """Rows of the store belong to the members they are labelled with: each built alone and measured by hand."""
+    config, path, _ = finished
+    results = analysis.load(path).isel(probe_step=0)
+    dataset = load("digits")
+    data = put(dataset)
+    rows = probe_rows(config, len(dataset.train_labels))
+    x, labels = data.train_inputs[rows], data.train_labels[rows]
+    for structure, members in structures_of(config, 64, 10).items():
+        for member in members[::5]:
+            chosen = np.logical_and.reduce([results[name].values == getattr(member, name) for name in MEMBER_FIELDS])
+            (one,) = np.flatnonzero(chosen)
+            stored = results.isel(member=one)
+            network = member.build(structure)
+            expected = gradient_flow(network, x, labels).output
+            np.testing.assert_allclose(stored.output_gradient.values[: member.depth + 1], expected, rtol=1e-4)
+            expected = forward_signals(network, x).second_moment
+            np.testing.assert_allclose(stored.second_moment.values[: member.depth + 1], expected, rtol=1e-4)
+            expected = jacobian_spectrum(network, x, "frozen", 3)
+            np.testing.assert_allclose(stored.frozen_spectrum, expected, rtol=1e-3, atol=1e-5)
+            network.eval()
+            accuracy = np.asarray(nnx.jit(lambda m, x: m(x))(network, data.test_inputs).argmax(-1) == data.test_labels)
+            np.testing.assert_allclose(stored.test_accuracy, accuracy.mean(), atol=1 / 360)
+
+
+def test_the_train_step_compiles_once_a_structure(tmp_path, caplog):
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        run(small(tmp_path, report=False, probe_steps=(1, 2, 7)), quiet())
+    compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation of jit(train)" in r.getMessage()]
+    assert len(compiled) == 2
+
+
+def test_an_existing_run_is_not_touched(finished):
+    config, path, _ = finished
+    before = {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()}
+    with pytest.raises(UserError, match="already holds a run; choose another --name or --out"):
+        run(config, quiet())
+    assert {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()} == before
+
+
+def test_a_batch_larger_than_the_data_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--batch-size must be at most the 1437 training samples of digits, got 2000"):
+        run(small(tmp_path, batch_size=2000), quiet())
+    assert not (tmp_path / "small").exists()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot make"):
+        run(small(tmp_path / "file"), quiet())
+
+
+def test_an_interrupt_leaves_a_readable_run(tmp_path, monkeypatch):
+    """As if Ctrl-C came in the middle of the second program's training."""
+    calls = []
+    write = Store.write_losses
+
+    def interrupted(self, members, first_step, losses):
+        write(self, members, first_step, losses)
+        calls.append(first_step)
+        if members.start and first_step >= 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "write_losses", interrupted)
+    with pytest.raises(Interrupted, match="what was measured is in"):
+        run(small(tmp_path), quiet())
+    results = analysis.load(tmp_path / "small")
+    assert results.attrs["provenance"]["status"] == "interrupted"
+    first, second = (results.isel(member=results.norm.values == norm) for norm in ("none", "batch"))
+    assert np.isfinite(first.test_accuracy).all()
+    assert np.isfinite(second.test_accuracy.isel(probe_step=slice(2))).all()
+    assert np.isnan(second.test_accuracy.isel(probe_step=2)).all()
+    assert np.isfinite(second.train_loss.isel(step=slice(6))).all()
+    assert analysis.report(tmp_path / "small")
