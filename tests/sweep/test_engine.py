@@ -28,7 +28,6 @@ def engine_of(config):
     ("name", "reference"),
     [
         ("sgd", lambda rate: optax.sgd(rate, momentum=0.9)),
-        ("adam", lambda rate: optax.adam(rate, b1=0.9)),
         ("adamw", lambda rate: optax.adamw(rate, b1=0.9, weight_decay=0.1, mask=kernels)),
     ],
 )

@@ -40,8 +40,13 @@ def train(ensemble, config=CONFIG):
     """An ensemble's gradients at its first step, and its parameters after all of them, by member."""
     engine, data = Engine(config, ensemble), put(dataset())
     state = engine.init(50)
-    _, x, labels = engine.batch(state.order, state.step, data)
-    gradients, _ = engine.gradients(state.params, state.rest, x, labels)
+
+    @jax.jit
+    def first_gradients(state):
+        _, x, labels = engine.batch(state.order, state.step, data)
+        return engine.gradients(state.params, state.rest, x, labels)[0]
+
+    gradients = first_gradients(state)
     state, _ = engine.train(state, data, jnp.int32(STEPS))
     return by_member(ensemble, gradients), by_member(ensemble, state.params)
 
@@ -68,7 +73,7 @@ def everyone():
         yield structure, members, *train(Ensemble.of(structure, members))
 
 
-@pytest.mark.parametrize("index", [0, 23, 30, 47])
+@pytest.mark.parametrize("index", [0, 47])
 def test_alone_as_an_ensemble_of_one(double, everyone, index):
     structure, members, gradients, params = everyone
     member = members[index]
@@ -77,7 +82,7 @@ def test_alone_as_an_ensemble_of_one(double, everyone, index):
     assert_same(params[member], alone_params[member], 1e-6)
 
 
-@pytest.mark.parametrize("index", [5, 40])
+@pytest.mark.parametrize("index", [40])
 def test_alone_as_a_flax_model(double, everyone, index):
     """The same network trained as anybody would train it: `nnx.Optimizer`, a Python loop, one batch at a time."""
     structure, members, gradients, params = everyone
@@ -111,7 +116,7 @@ def test_alone_as_a_flax_model(double, everyone, index):
 
 def test_order_and_company_change_nothing(double, everyone):
     structure, members, gradients, params = everyone
-    some = members[::-5]
+    some = members[::-11]
     other_gradients, other_params = train(Ensemble.of(structure, some))
     for member in some:
         assert_same(other_gradients[member], gradients[member], 1e-10)

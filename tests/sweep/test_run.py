@@ -8,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 import yaml
-from flax import nnx
 from rich.console import Console
 
 import analysis
@@ -27,6 +26,7 @@ def small(tmp_path, **kwargs):
         "depths": (1, 3),
         "seeds": (0, 1),
         "width": 8,
+        "learning_rates": (0.02, 1e30),  # the second one diverges
         "batch_size": 32,
         "steps": 12,
         "probe_steps": (5,),
@@ -44,7 +44,7 @@ def quiet():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    config = small(tmp_path_factory.mktemp("runs"), learning_rates=(0.02, 1e30))
+    config = small(tmp_path_factory.mktemp("runs"))
     console = quiet()
     return config, run(config, console), console.file.getvalue()
 
@@ -113,26 +113,31 @@ def test_what_is_stored_is_what_the_probes_say(finished):
     rows = probe_rows(config, len(dataset.train_labels))
     x, labels = data.train_inputs[rows], data.train_labels[rows]
     for structure, members in structures_of(config, 64, 10).items():
-        for member in members[::5]:
+        for member in (members[0], members[-2]):
             chosen = np.logical_and.reduce([results[name].values == getattr(member, name) for name in MEMBER_FIELDS])
             (one,) = np.flatnonzero(chosen)
             stored = results.isel(member=one)
-            network = member.build(structure)
-            expected = gradient_flow(network, x, labels).output
-            np.testing.assert_allclose(stored.output_gradient.values[: member.depth + 1], expected, rtol=1e-4)
-            expected = forward_signals(network, x).second_moment
-            np.testing.assert_allclose(stored.second_moment.values[: member.depth + 1], expected, rtol=1e-4)
-            expected = jacobian_spectrum(network, x, "frozen", 3)
-            np.testing.assert_allclose(stored.frozen_spectrum, expected, rtol=1e-3, atol=1e-5)
-            network.eval()
-            accuracy = np.asarray(nnx.jit(lambda m, x: m(x))(network, data.test_inputs).argmax(-1) == data.test_labels)
-            np.testing.assert_allclose(stored.test_accuracy, accuracy.mean(), atol=1 / 360)
+
+            @jax.jit
+            def by_hand(member=member, structure=structure):
+                network = member.build(structure)
+                flow, signals = gradient_flow(network, x, labels), forward_signals(network, x)
+                spectrum = jacobian_spectrum(network, x, "frozen", 3)
+                network.eval()
+                return flow.output, signals.second_moment, spectrum, network(data.test_inputs)
+
+            gradient, moment, spectrum, logits = by_hand()
+            np.testing.assert_allclose(stored.output_gradient.values[: member.depth + 1], gradient, rtol=1e-4)
+            np.testing.assert_allclose(stored.second_moment.values[: member.depth + 1], moment, rtol=1e-4)
+            np.testing.assert_allclose(stored.frozen_spectrum, spectrum, rtol=1e-3, atol=1e-5)
+            accuracy = np.asarray(logits.argmax(-1) == data.test_labels).mean()
+            np.testing.assert_allclose(stored.test_accuracy, accuracy, atol=1 / 360)
 
 
 def test_the_train_step_compiles_once_a_structure(tmp_path, caplog):
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         run(small(tmp_path, report=False, probe_steps=(1, 2, 7)), quiet())
-    compiled = [r.getMessage() for r in caplog.records if "Finished XLA compilation of jit(train)" in r.getMessage()]
+    compiled = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Compiling jit(train)")]
     assert len(compiled) == 2
 
 
@@ -172,6 +177,7 @@ def test_an_interrupt_leaves_a_readable_run(tmp_path, monkeypatch):
         run(small(tmp_path), quiet())
     results = analysis.load(tmp_path / "small")
     assert results.attrs["provenance"]["status"] == "interrupted"
+    results = results.isel(member=results.learning_rate.values < 1)
     first, second = (results.isel(member=results.norm.values == norm) for norm in ("none", "batch"))
     assert np.isfinite(first.test_accuracy).all()
     assert np.isfinite(second.test_accuracy.isel(probe_step=slice(2))).all()

@@ -1,0 +1,41 @@
+"""The README says what is there: its flags, its snippets, its command lines."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sweep import Config
+from sweep.cli import parse
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_every_flag_has_its_row():
+    table = "\n".join(line for line in README.splitlines() if line.startswith("| `--"))
+    listed = set(re.findall(r"`(--[\w-]+)`", table))
+    expected = {"--" + name.replace("_", "-") for name in Config.__dataclass_fields__}
+    assert listed == expected | {"--no-report"}
+
+
+def test_defaults_in_the_table():
+    for name, field in Config.__dataclass_fields__.items():
+        row = re.search(rf"^\| `--{name.replace('_', '-')}` \| `([^`]*)`", README, re.MULTILINE)
+        if row:
+            default = field.default
+            expected = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+            assert row[1] == expected, name
+
+
+@pytest.mark.parametrize("line", re.findall(r"^\.venv/bin/python train.py (.*)$", README, re.MULTILINE))
+def test_sweep_lines_parse(line):
+    assert parse(line.split())
+
+
+@pytest.mark.parametrize("snippet", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_snippets_run(snippet, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    snippet = snippet.replace(
+        "depths=(2, 8, 32), steps=200", "depths=(2, 32), seeds=(0,), steps=2, width=8, report=False"
+    )
+    exec(compile(snippet, "README.md", "exec"), {})
