@@ -1,5 +1,7 @@
 """Squared gradient norm against layer, one line a depth, with the theory's slope where one is known."""
 
+from typing import Any
+
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
@@ -18,16 +20,21 @@ def draw(results: xr.Dataset, step: int = 0) -> Figure:
     `step` indexes the measured steps: 0 the first, -1 the last. Theory is drawn at the first only.
     """
     nets, norms, depths = (values(results, name) for name in ("net", "norm", "depth"))
-    colours = style.depth_colours(depths)
+    colours, compared = style.depth_colours(depths), False
     figure, axes = style.panels(len(norms), len(nets), sharex=True, sharey=True)
     for row, norm in enumerate(norms):
         for column, net in enumerate(nets):
             panel: Axes = axes[row, column]
             panel.set_title(style.name(net, norm))
+            missing: list[str] = []
             for depth in depths:
-                _line(panel, kind(results, net, norm, depth), depth, colours[depth], step)
+                if not _line(panel, kind(results, net, norm, depth), depth, colours[depth], step):
+                    missing.append(str(depth))
+            if missing:
+                style.remark(panel, f"not finite, or 0: depth {', '.join(missing)}", top=False)
             if step == 0 and profile_of(kind(results, net, norm), depths[0]) is not None:
-                style.remark(panel, f"theory: {theory.gradient_source(norm)}")
+                style.remark(panel, f"theory: {theory.gradient_source(net, norm)}")
+                compared = True
             style.log_values(panel)
             panel.axhline(1, color="#666666", linewidth=0.8, zorder=0)
     for panel in axes[-1]:
@@ -35,7 +42,7 @@ def draw(results: xr.Dataset, step: int = 0) -> Figure:
     figure.supylabel("squared gradient, relative to the last layer")
     lines = [axes[0, 0].plot([], [], color=colours[depth])[0] for depth in depths]
     labels = [f"depth {depth}" for depth in depths]
-    if step == 0:
+    if compared:
         lines.append(axes[0, 0].plot([], [], color=style.THEORY, linestyle="--", linewidth=1)[0])
         labels.append("theory")
     figure.legend(lines, labels, loc="outside lower center", ncols=4, frameon=False)
@@ -44,7 +51,8 @@ def draw(results: xr.Dataset, step: int = 0) -> Figure:
     return figure
 
 
-def _line(panel: Axes, members: xr.Dataset, depth: int, colour, step: int) -> None:
+def _line(panel: Axes, members: xr.Dataset, depth: int, colour: Any, step: int) -> bool:
+    """Draws one depth; returns whether all its members had a gradient to draw."""
     squared = members.output_gradient.isel(probe_step=step, layer=slice(depth + 1)).values.astype(float)
     finite = np.isfinite(squared).all(1) & (squared[:, -1] > 0)
     if finite.any():
@@ -55,6 +63,7 @@ def _line(panel: Axes, members: xr.Dataset, depth: int, colour, step: int) -> No
     profile = profile_of(members, depth) if step == 0 else None
     if profile is not None:
         panel.plot(np.arange(depth + 1), profile, color=style.THEORY, linestyle="--", linewidth=1)
+    return bool(finite.all())
 
 
 def figures(results: xr.Dataset) -> dict[str, Figure]:

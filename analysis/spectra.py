@@ -47,7 +47,9 @@ def draw(results: xr.Dataset, reading: str = "frozen") -> Figure | None:
         handles, labels = panel.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=2, frameon=False)
-    statistics = "batch statistics fixed" if reading == "frozen" else "whole batch, with its statistics"
+    statistics = "batch statistics fixed"
+    if reading == "coupled":
+        statistics = f"{results.sizes['sample']} samples together, with their own statistics"
     figure.suptitle(f"Jacobian from first to last hidden state ({statistics})")
     return figure
 
@@ -76,18 +78,29 @@ def _panel(panel: Axes, members: xr.Dataset, variable: str) -> list[float]:
         )
         panel.plot(depths, mean, color=colour, marker="o", markersize=4, label=f"{name}: root mean square")
         shown += [*mean, *largest]
-    curve = _theory(members)
-    if curve is not None:
-        panel.plot(*curve, color=style.THEORY, linestyle="--", linewidth=1, label="theory: root mean square at start")
-        style.remark(panel, theory.gradient_source(str(members.norm.values[0])))
+    if variable == "frozen_spectrum":  # the coupled one's few samples are far from the theory's large batch
+        _theory(panel, members)
     return shown
 
 
-def _theory(members: xr.Dataset) -> tuple[list[int], list[float]] | None:
-    """Root mean square singular value at initialization by depth: the mean of λ is the gradient's growth."""
-    profile = [profile_of(members, depth) for depth in values(members, "depth")]
-    known = [(p.size - 1, float(np.sqrt(p[0]))) for p in profile if p is not None]
-    return ([d for d, _ in known], [s for _, s in known]) if known else None
+def _theory(panel: Axes, members: xr.Dataset) -> None:
+    """The root mean square and, for Gaussian linear nets, the largest singular value at initialization, where known."""
+    config, depths = members.attrs["config"], values(members, "depth")
+    profile = [profile_of(members, depth) for depth in depths]
+    # The mean of λ = s² is the factor by which a random gradient's square grows.
+    known = [(depth, float(np.sqrt(p[0]))) for depth, p in zip(depths, profile, strict=True) if p is not None]
+    if not known:
+        return
+    line = {"color": style.THEORY, "linewidth": 1}
+    panel.plot(*zip(*known, strict=True), linestyle="--", label="theory: root mean square at start", **line)
+    net, norm = str(members.net.values[0]), str(members.norm.values[0])
+    source = theory.gradient_source(net, norm)
+    if (net, norm, config["activation"], config["init"]) == ("plain", "none", "linear", "normal"):
+        scale = float(members.weight_std.values[0])
+        largest = [scale**depth * theory.fuss_catalan_largest(depth) ** 0.5 for depth in depths]
+        panel.plot(depths, largest, linestyle=":", label="theory: largest at start", **line)
+        source += "; Pennington et al. 2017"
+    style.remark(panel, source)
 
 
 def figures(results: xr.Dataset) -> dict[str, Figure]:

@@ -60,8 +60,10 @@ def gradient_profile(
     return None
 
 
-def gradient_source(norm: str) -> str:
-    """Who derived the profile of nets with this norm."""
+def gradient_source(net: str, norm: str) -> str:
+    """Who the profile of this kind of net is from."""
+    if net == "residual":
+        return "from De & Smith 2020"
     return {"none": "Schoenholz et al. 2017", "batch": "Yang et al. 2019"}[norm]
 
 

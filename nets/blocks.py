@@ -48,17 +48,16 @@ class _LinearNormActivation(Block):
         bias_std: float | Float[Array, ""],
         rngs: nnx.Rngs,
     ):
-        # Batch norm subtracts whatever bias came before it, so only nets without one carry a bias.
         self.linear = dense(
             width,
             width,
             init=init,
             weight_std=weight_std,
             bias_std=bias_std,
-            use_bias=norm == "none",
+            use_bias=not NORMS[norm].absorbs_bias,
             rngs=rngs,
         )
-        self.norm = NORMS[norm](width, rngs=rngs)
+        self.norm = NORMS[norm].make(width, rngs=rngs)
         self.activation: Activation = ACTIVATIONS[activation]
         self.skip = Hyperparameter(jnp.asarray(skip, self.linear.kernel.dtype))
 

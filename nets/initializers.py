@@ -1,13 +1,25 @@
 """Weight distributions at unit scale, variance 1/fan_in; a layer multiplies them by its `weight_std`."""
 
+from collections.abc import Callable
+
 from flax import nnx
 from jax import Array
-from jax.nn.initializers import Initializer, normal, orthogonal, variance_scaling
-from jaxtyping import Float
+from jax.nn.initializers import normal, orthogonal, variance_scaling
+from jax.typing import DTypeLike
+from jaxtyping import Float, Key
 
-INITIALIZERS: dict[str, Initializer] = {
+
+def _orthogonal(
+    key: Key[Array, ""], shape: tuple[int, int], dtype: DTypeLike = float
+) -> Float[Array, "fan_in fan_out"]:
+    """Orthonormal columns; where there are more columns than rows, orthonormal rows scaled to variance 1/fan_in."""
+    fan_in, fan_out = shape
+    return orthogonal(max(1.0, fan_out / fan_in) ** 0.5)(key, shape, dtype)
+
+
+INITIALIZERS: dict[str, Callable[..., Array]] = {
     "normal": variance_scaling(1.0, "fan_in", "normal"),
-    "orthogonal": orthogonal(),
+    "orthogonal": _orthogonal,
 }
 
 

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import jax
 from flax import nnx
 from jax import Array
 from jaxtyping import Float
@@ -105,12 +106,15 @@ class MLP(Network):
         scales = {"init": init, "weight_std": weight_std, "bias_std": bias_std}
         block = ORDERS[order]
 
-        def make_norm(present: bool) -> nnx.Module | None:
-            return NORMS[norm](width, rngs=rngs) if present else None
+        # A stream each, so that weights do not depend on what norm and order draw beside them.
+        stem, blocks, head = (nnx.Rngs(key) for key in jax.random.split(rngs.params(), 3))
+
+        def make_norm(present: bool, rngs: nnx.Rngs) -> nnx.Module | None:
+            return NORMS[norm].make(width, rngs=rngs) if present else None
 
         self.stem = Stem(
-            dense(in_features, width, use_bias=norm == "none", rngs=rngs, **scales),
-            make_norm(not block.activates_first),
+            dense(in_features, width, use_bias=not NORMS[norm].absorbs_bias, rngs=stem, **scales),
+            make_norm(not block.activates_first, stem),
             activation,
         )
         self.blocks = Stack(
@@ -123,10 +127,10 @@ class MLP(Network):
                 **scales,
             ),
             depth,
-            rngs=rngs,
+            rngs=blocks,
         )
         self.head = Head(
-            dense(width, out_features, use_bias=True, rngs=rngs, **scales),
-            make_norm(block.activates_first),
+            dense(width, out_features, use_bias=True, rngs=head, **scales),
+            make_norm(block.activates_first, head),
             activation,
         )

@@ -1,6 +1,7 @@
 """Norms by name. A norm is called as `norm(x, residual=None, activation=None)`, so that it may fuse what follows it."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 from flax import nnx
@@ -29,5 +30,21 @@ class NoNorm(nnx.Module):
         return x if activation is None else activation(x)
 
 
+@dataclass(frozen=True)
+class Norm:
+    """How networks get a norm.
+
+    Attributes:
+      make: `make(num_features, rngs=...)` returns the module.
+      absorbs_bias: whether a bias added before the norm is undone by it; linear maps before such a norm have none.
+    """
+
+    make: Callable[..., nnx.Module]
+    absorbs_bias: bool
+
+
 # 300 steps are a usual length here: Flax's momentum of 0.99 would still hold 5 % of the initial statistics.
-NORMS: dict[str, Callable[..., nnx.Module]] = {"none": NoNorm, "batch": partial(BatchNorm, momentum=0.9)}
+NORMS: dict[str, Norm] = {
+    "none": Norm(NoNorm, absorbs_bias=False),
+    "batch": Norm(partial(BatchNorm, momentum=0.9), absorbs_bias=True),
+}

@@ -54,7 +54,7 @@ class Probe:
 
 
 def _with_stem(by_block: Array) -> Array:
-    """Puts a NaN where the stem's number would stand: it has no pre-activation of its own."""
+    """Puts a NaN where the stem's number would stand: only blocks are asked for their pre-activations."""
     return jnp.concatenate([jnp.full_like(by_block[:1], jnp.nan), by_block])
 
 
@@ -114,7 +114,7 @@ PROBES: dict[str, Probe] = {
         {
             "coupled_spectrum": Variable(
                 ("coupled_singular_value",),
-                "singular values of d h_depth / d h_0 of the whole batch, batch statistics included",
+                "singular values of d h_depth / d h_0 of the spectrum batch as a whole, its own statistics included",
             )
         },
         applies=lambda norm: norm != "none",

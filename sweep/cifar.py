@@ -25,16 +25,20 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(module, name)
 
 
+_UNREADABLE = (OSError, EOFError, pickle.UnpicklingError, ImportError)
+_UNREADABLE += (AttributeError, IndexError, KeyError, TypeError, ValueError)  # what a damaged pickle raises
+
+
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with path.open("rb") as file:
             batch = _ArrayUnpickler(file, encoding="bytes").load()
         images, labels = np.asarray(batch[b"data"]), np.asarray(batch[b"labels"])
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise UserError(f"{path} is not a CIFAR-10 batch: {error}") from error
-    if images.ndim != 2 or images.shape[1] != 3072 or images.dtype != np.uint8:
+    if images.ndim != 2 or not len(images) or images.shape[1] != 3072 or images.dtype != np.uint8:
         raise UserError(f"{path}: expected uint8 images [n, 3072], found {images.dtype} {images.shape}")
-    if labels.shape != images.shape[:1] or labels.min() < 0 or labels.max() > 9:
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() > 9:
         raise UserError(f"{path}: expected {len(images)} labels from 0 to 9, found {labels.shape}")
     return images, labels
 

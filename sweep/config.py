@@ -1,9 +1,10 @@
 """What a sweep is: a frozen dataclass whose fields are the command line's flags."""
 
-from collections.abc import Iterable
+import operator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -88,7 +89,7 @@ class Config:
     probe_batch_size: int = 128
     """Training samples that the gradient and signal probes see."""
     spectrum_batch_size: int = 8
-    """Samples of these at which Jacobian spectra are taken; a coupled spectrum has this times width values."""
+    """Samples of these at which Jacobian spectra are taken; coupled ones use these samples' own batch statistics."""
     out: Path = Path("runs")
     """Folder that holds the runs."""
     name: str | None = None
@@ -98,11 +99,11 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises UserError at the first field that makes no sense, before anything is loaded or compiled."""
+        hints = get_type_hints(type(self))
         for field in fields(self):
-            value = getattr(self, field.name)
             flag = flag_name(field.name)
-            if isinstance(value, list):
-                object.__setattr__(self, field.name, value := tuple(value))
+            value = _coerced(flag, hints[field.name], getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
             if isinstance(value, tuple):
                 if not value and field.name != "probe_steps":
                     raise UserError(f"{flag} is empty; give at least one value")
@@ -133,6 +134,8 @@ class Config:
             for number in value if isinstance(value, tuple) else () if value is None else (value,):
                 if not least <= number < float("inf"):
                     raise UserError(f"{flag_name(name)} must be at least {least} and finite, got {number}")
+        if max(self.seeds) >= 2**31:
+            raise UserError(f"--seeds must be below 2^31, got {max(self.seeds)}")
         if self.momentum >= 1:
             raise UserError(f"--momentum must be below 1, got {self.momentum}")
         if self.spectrum_batch_size > self.probe_batch_size:
@@ -169,3 +172,38 @@ class Config:
 def flag_name(field: str) -> str:
     """The command line's spelling of a field."""
     return "--" + field.replace("_", "-")
+
+
+def _coerced(flag: str, hint: Any, value: Any) -> Any:
+    """The value as its field's type: from Python, a list or array may stand for a tuple, a string for a path.
+
+    Raises:
+      UserError: it cannot be read as that type.
+    """
+    if value is None and type(None) in get_args(hint):
+        return None
+    for kind in (hint, *get_args(hint)):
+        if get_origin(kind) is tuple:
+            values = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else value
+            return tuple(_coerced(flag, get_args(kind)[0], one) for one in values)
+    kind = next((k for k in (hint, *get_args(hint)) if k in _READERS), hint)
+    read, expected = _READERS[kind]
+    try:
+        return read(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{flag} takes {expected}, got {value!r}") from None
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+_READERS: dict[Any, tuple[Callable[[Any], Any], str]] = {
+    int: (operator.index, "a whole number"),
+    float: (float, "a number"),
+    str: (_text, "a name"),
+    bool: (bool, "True or False"),
+    Path: (Path, "a path"),
+}

@@ -60,6 +60,9 @@ def load(name: str, data_dir: Path | None = None) -> Dataset:
     mean, std = train.mean(), train.std()
 
     def standardized(images: np.ndarray) -> np.ndarray:
-        return ((images.reshape(len(images), -1) - mean) / std).astype(np.float32)
+        flat = images.reshape(len(images), -1).astype(np.float32)
+        flat -= np.float32(mean)
+        flat /= np.float32(std)
+        return flat
 
     return Dataset(standardized(train), train_labels.astype(np.int32), standardized(test), test_labels.astype(np.int32))

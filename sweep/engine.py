@@ -22,6 +22,15 @@ from sweep.staircase import Parts
 STEPS_PER_CALL = 64
 
 
+def compile_quickly() -> dict[str, int]:
+    """Compiler options for programs whose own code takes little of their time.
+
+    On CPUs they compile the initialization 5 times and the probes 1.4 times faster, and the probes run as fast: their
+    time goes to LAPACK and to matrix products.
+    """
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else {}
+
+
 class TrainState(NamedTuple):
     """All that changes during training.
 
@@ -77,8 +86,8 @@ class Engine:
         """The distinct seeds, and so the distinct orders of the data."""
         return np.unique(self.ensemble.member_values("seed"))
 
-    # This program runs once, and random bits are what XLA optimizes longest: level 1 compiles it 5 times faster.
-    @partial(jax.jit, static_argnums=(0, 1), compiler_options={"xla_backend_optimization_level": 1})
+    # This program runs once, and random bits are what XLA's CPU backend optimizes longest.
+    @partial(jax.jit, static_argnums=(0, 1), compiler_options=compile_quickly())
     def init(self, train_samples: int) -> TrainState:
         """The state before the first step."""
         params, rest = self.ensemble.init()
@@ -167,7 +176,10 @@ class Engine:
     def evaluate(
         self, params: Parts, rest: Parts, data: Data
     ) -> tuple[Float[Array, " member"], Float[Array, " member"]]:
-        """Every member's mean loss and accuracy over the test set, batch norm with its running statistics."""
+        """Every member's mean loss and accuracy over the test set, batch norm with its running statistics.
+
+        Where the loss is not finite there is no prediction either, and the accuracy is NaN.
+        """
         samples = data.test_labels.shape[0]
         size = min(samples, max(self.config.batch_size, 256))
         chunks = -(-samples // size)
@@ -187,5 +199,6 @@ class Engine:
             hits = logits.argmax(-1) == labels
             return (by_sample * counts).sum(1), (hits * counts).sum(1)
 
-        loss, hits = lax.map(chunk, jnp.arange(chunks))
-        return loss.sum(0) / samples, hits.sum(0) / samples
+        losses, hits = lax.map(chunk, jnp.arange(chunks))
+        loss = losses.sum(0) / samples
+        return loss, jnp.where(jnp.isfinite(loss), hits.sum(0) / samples, jnp.nan)

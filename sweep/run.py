@@ -20,7 +20,7 @@ from sweep.members import Member, Structure
 from sweep.plan import members_of, structures_of
 from sweep.progress import RunProgress
 from sweep.provenance import provenance
-from sweep.store import Store, new_directory
+from sweep.store import RESULTS, Store
 
 # A call to the device lasts about this long, so that progress moves and an interrupt is soon heeded.
 _SECONDS_PER_CALL = 0.5
@@ -48,38 +48,44 @@ def run(config: Config, console: Console | None = None) -> Path:
     console = console or Console()
     dataset = load(config.dataset, config.data_dir)
     _check_sizes(config, dataset)
-    directory = new_directory(config)
-    store = Store(directory, config)
+    structures = structures_of(config, dataset.train_inputs.shape[1], dataset.classes)
+    data = put(dataset)
     record: dict[str, Any] = provenance() | {"status": "running", "programs": []}
-    store.write_provenance(record)
-    console.print(f"{len(members_of(config))} members, writing to {directory}", highlight=False)
+    store = Store.create(config, record)
+    directory = store.path
 
     try:
-        structures = structures_of(config, dataset.train_inputs.shape[1], dataset.classes)
-        data = put(dataset)
+        console.print(f"{len(members_of(config))} members, writing to {directory}", highlight=False)
         with RunProgress(config.steps * len(structures), console) as progress:
             for structure, members in structures.items():
                 record["programs"].append(_train(config, structure, members, data, store, progress))
         record["status"] = "complete"
-    except KeyboardInterrupt:
-        record["status"] = "interrupted"
-        raise Interrupted(directory) from None
-    except BaseException:
-        record["status"] = "failed"
+    except BaseException as error:
+        record["status"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        if isinstance(error, KeyboardInterrupt):
+            raise Interrupted(directory) from None
         raise
     finally:
         record["wall_seconds"] = round(time.perf_counter() - started, 2)
         store.write_provenance(record)
 
+    try:
+        _present(directory, config.report, console)
+    except KeyboardInterrupt:
+        raise Interrupted(directory) from None
+    return directory
+
+
+def _present(directory: Path, report: bool, console: Console) -> None:
+    """Prints a finished run's table, draws its figures, and says where everything is."""
     results = analysis.load(directory)
     console.print(analysis.summary_table(results))
-    written = [directory / "results.zarr"]
-    if config.report:
+    written = [directory / RESULTS]
+    if report:
         with console.status("drawing figures"):
             written += analysis.report(directory)
     for path in written:
         console.print(str(path), highlight=False, soft_wrap=True)
-    return directory
 
 
 def _check_sizes(config: Config, dataset: Dataset) -> None:

@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 import yaml
@@ -42,7 +43,7 @@ def uninterrupted() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def new_directory(config: Config) -> Path:
+def _new_directory(config: Config) -> Path:
     """Makes the folder of a run, which must be new.
 
     Raises:
@@ -76,9 +77,23 @@ class Store:
     def __init__(self, path: Path, config: Config):
         self.path = path
         self.probe_steps = config.measured_steps
-        _write(path / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
-        _template(config).to_zarr(path / RESULTS, mode="w-", consolidated=False, encoding=_encoding(config))
         self._results = zarr.open_group(path / RESULTS, mode="r+")
+
+    @classmethod
+    @uninterrupted()
+    def create(cls, config: Config, provenance: Mapping[str, Any]) -> "Store":
+        """Makes a new run directory, whole at once: with config, provenance, and every result still NaN.
+
+        Raises:
+          UserError: the folder is there already, or cannot be made.
+        """
+        template = _template(config)
+        path = _new_directory(config)
+        _write(path / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
+        template.to_zarr(path / RESULTS, mode="w-", consolidated=False, encoding=_encoding(template, config))
+        store = cls(path, config)
+        store.write_provenance(provenance)
+        return store
 
     def _array(self, name: str) -> zarr.Array:
         return cast(zarr.Array, self._results[name])
@@ -119,6 +134,7 @@ def _sizes(config: Config) -> dict[str, int]:
 def _template(config: Config) -> xr.Dataset:
     """The dataset a run fills in: every array in place, every number NaN."""
     members, sizes = members_of(config), _sizes(config)
+    precision = jnp.zeros(()).dtype  # of everything measured: double where JAX computes in double
 
     def empty(dims: tuple[str, ...], long_name: str) -> tuple[tuple[str, ...], np.ndarray, dict[str, str]]:
         lengths = {
@@ -127,7 +143,7 @@ def _template(config: Config) -> xr.Dataset:
             "probe_step": len(config.measured_steps),
             **sizes,
         }
-        blank = np.broadcast_to(np.float32(np.nan), [lengths[dim] for dim in dims])
+        blank = np.broadcast_to(np.asarray(np.nan, precision), [lengths[dim] for dim in dims])
         return dims, blank, {"long_name": long_name}
 
     variables = {
@@ -160,9 +176,8 @@ def _coordinate(values: list) -> np.ndarray:
     return np.asarray(values, np.dtypes.StringDType() if isinstance(values[0], str) else None)
 
 
-def _encoding(config: Config) -> dict[str, dict[str, Any]]:
+def _encoding(dataset: xr.Dataset, config: Config) -> dict[str, dict[str, Any]]:
     """One chunk for what one program writes at one time."""
-    dataset = _template(config)
     block = dataset.sizes["member"] // len(config.norms)
     lengths = {"member": block, "probe_step": 1, "step": min(config.steps, 16 * STEPS_PER_CALL)}
     return {

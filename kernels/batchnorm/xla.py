@@ -63,12 +63,12 @@ def _forward_rule(x, scale, bias, residual, activation, epsilon):
     kept_y = y if activation in _SLOPE_FROM_OUTPUT else None
     # An activation without a rule above is differentiated at its input, which is recomputed, so the residual is kept.
     kept_residual = residual if kept_y is None and activation is not None else None
-    has_residual = residual is not None
-    return outputs, (x, scale, bias, kept_residual, mean, var, kept_y, has_residual)
+    residual_type = None if residual is None else jnp.zeros((0,), residual.dtype)
+    return outputs, (x, scale, bias, kept_residual, mean, var, kept_y, residual_type)
 
 
 def _backward_rule(activation, epsilon, saved, cotangents):
-    x, scale, bias, residual, mean, var, y, has_residual = saved
+    x, scale, bias, residual, mean, var, y, residual_type = saved
     dy, dmean, dvar = cotangents
     wide = x.astype(mean.dtype)
     rstd = lax.rsqrt(var + epsilon)
@@ -93,7 +93,7 @@ def _backward_rule(activation, epsilon, saved, cotangents):
         dx = dx + dmean / count
     if not isinstance(dvar, SymbolicZero):
         dx = dx + centred * (2 / count * dvar)
-    dresidual = g.astype(x.dtype) if has_residual else None
+    dresidual = None if residual_type is None else g.astype(residual_type.dtype)
     return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(bias.dtype), dresidual
 
 

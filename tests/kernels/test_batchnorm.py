@@ -97,13 +97,25 @@ def test_variance_survives_a_large_mean():
 
 
 def test_low_precision_keeps_statistics_in_float32():
+    """bfloat16 in, and nothing is rounded to bfloat16 but the result: one rounding of the exact answer."""
     x, scale, bias, residual = arguments((513, 4), jnp.float32)
-    y, mean, var = batch_norm(x.astype(jnp.bfloat16), scale, bias, residual=residual)
+    x = x.astype(jnp.bfloat16)
+    y, mean, var = batch_norm(x, scale, bias, residual=residual, implementation="xla")
     assert (y.dtype, mean.dtype, var.dtype) == (jnp.bfloat16, jnp.float32, jnp.float32)
-    exact, _, _ = batch_norm(x, scale, bias, residual=residual, implementation="reference")
-    naive = (x.astype(jnp.bfloat16) - mean.astype(jnp.bfloat16)) / jnp.sqrt(var + 1e-5).astype(jnp.bfloat16)
-    naive = naive * scale.astype(jnp.bfloat16) + bias.astype(jnp.bfloat16) + residual.astype(jnp.bfloat16)
-    assert jnp.abs(y - exact).max() <= 2 * jnp.abs(naive - exact).max()
+    exact = np.asarray(x, np.float64)
+    np.testing.assert_allclose(mean, exact.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(var, exact.var(0), rtol=1e-5)
+    expected = (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-5) * np.asarray(scale) + np.asarray(bias)
+    expected += np.asarray(residual)
+    # Half a unit in the last of bfloat16's 8 bits, and float32's error of the sum.
+    np.testing.assert_allclose(np.asarray(y, np.float64), expected, rtol=2**-8, atol=1e-5)
+
+
+def test_gradients_have_their_arguments_dtypes():
+    x, scale, bias, residual = arguments((7, 4), jnp.float32)
+    given = (x.astype(jnp.bfloat16), scale, bias, residual)
+    gradients = jax.grad(lambda *args: call("xla", jax.nn.relu)(*args)[0].sum().astype(float), (0, 1, 2, 3))(*given)
+    assert [g.dtype for g in gradients] == [a.dtype for a in given]
 
 
 def test_the_fused_form_is_not_the_reference():

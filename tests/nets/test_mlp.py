@@ -103,6 +103,20 @@ def test_normal_weights_have_the_variance_asked_for():
     np.testing.assert_allclose(bias.var(), 0.3**2, rtol=5 * np.sqrt(2 / bias.size))
 
 
+def test_kinds_norms_and_orders_start_from_the_same_weights():
+    def kernels(**kwargs):
+        model = mlp(**kwargs)
+        return [part.linear.kernel[...] for part in (model.stem, model.blocks.layers, model.head)]
+
+    for change in ({"norm": "batch"}, {"order": "pre"}, {"net": "residual"}, {"norm": "batch", "order": "pre"}):
+        jax.tree.map(np.testing.assert_array_equal, kernels(**change), kernels())
+
+
+def test_a_wide_orthogonal_stem_keeps_the_variance():
+    kernel = np.asarray(mlp(width=24, init="orthogonal").stem.linear.kernel[...])
+    np.testing.assert_allclose(kernel @ kernel.T, np.eye(6) * 24 / 6, atol=1e-4)
+
+
 def test_orthogonal_weights_are_orthogonal():
     for matrix in np.asarray(mlp(init="orthogonal", weight_std=2.0).blocks.layers.linear.kernel[...]):
         np.testing.assert_allclose(matrix.T @ matrix, 4 * np.eye(8), atol=1e-4)

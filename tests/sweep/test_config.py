@@ -1,8 +1,13 @@
 """What a config refuses, and what the command line makes of mistakes: one line, before anything starts."""
 
+import ast
+import inspect
 import re
+from itertools import pairwise
+from pathlib import Path
 
 import jaxtyping
+import numpy as np
 import pytest
 
 from sweep import Config, UserError
@@ -84,15 +89,42 @@ def test_empty_lists_are_refused_from_python_too():
 
 def test_lists_are_taken_from_python(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # the tests' own check of types
-    config = Config(depths=[2, 4])  # type: ignore[arg-type]
-    assert config == Config(depths=(2, 4))
-    assert hash(config) == hash(Config(depths=(2, 4)))
+    given = {"depths": [2, 4], "seeds": np.arange(2), "nets": "plain", "learning_rates": 1, "out": "runs"}
+    config = Config(**given)
+    expected = Config(depths=(2, 4), seeds=(0, 1), nets=("plain",), learning_rates=(1.0,), out=Path("runs"))
+    assert config == expected
+    assert hash(config) == hash(expected)
+    assert config.to_dict() == expected.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"depths": (2.5,)}, "--depths takes a whole number, got 2.5"),
+        ({"width": "wide"}, "--width takes a whole number, got 'wide'"),
+        ({"weight_std": ("x",)}, "--weight-std takes a number, got 'x'"),
+        ({"activation": 3}, "--activation takes a name, got 3"),
+        ({"seeds": (2**31,)}, "--seeds must be below 2^31, got 2147483648"),
+    ],
+)
+def test_wrong_types_are_refused_from_python(monkeypatch, given, message):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(UserError, match=re.escape(message)):
+        Config(**given)
 
 
 def test_help_describes_every_flag(capsys):
     with pytest.raises(SystemExit) as exit:
         parse(["--help"])
     assert exit.value.code == 0
-    text = capsys.readouterr().out
-    for field in Config.__dataclass_fields__:
+    text = " ".join(re.sub("[│╭╰─]", " ", capsys.readouterr().out).split())
+    body = ast.parse(inspect.getsource(Config)).body[0].body[1:]
+    described = {
+        field.target.id: description.value.value
+        for field, description in pairwise(body)
+        if isinstance(field, ast.AnnAssign) and isinstance(description, ast.Expr)
+    }
+    assert described.keys() == Config.__dataclass_fields__.keys()
+    for field, description in described.items():
         assert "--" + field.replace("_", "-") in text
+        assert " ".join(description.split()) in text

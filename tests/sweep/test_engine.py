@@ -106,6 +106,20 @@ def test_many_steps_in_one_call_are_the_same_steps(double):
     jax.tree.map(np.testing.assert_array_equal, at_once, state)
 
 
+def test_the_program_does_not_grow_with_depth():
+    """What XLA is given to compile has as many operations at depth 1,024 as at depth 16."""
+    data = put(dataset())
+
+    def operations(*depths):
+        engine = engine_of(dataclasses.replace(CONFIG, depths=depths))
+        state = jax.eval_shape(lambda: Engine.init.__wrapped__(engine, 50))
+        return engine.train.lower(engine, state, data, jnp.int32(0)).as_text().count(" = ")
+
+    shallow = operations(2, 16)
+    assert operations(2, 1024) == shallow
+    assert operations(2, 8, 16) > shallow
+
+
 def test_evaluation_is_the_mean_over_the_test_set(double):
     """A test set that does not divide into chunks, against the members one at a time."""
     engine = engine_of(CONFIG)

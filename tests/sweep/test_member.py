@@ -114,6 +114,16 @@ def test_alone_as_a_flax_model(double, everyone, index):
     assert_same(params[member], parts(nnx.state(model, nnx.Param)), 1e-6)
 
 
+@pytest.mark.parametrize("change", [{"norms": ("none",)}, {"order": "pre", "optimizer": "adam"}], ids=str)
+def test_other_structures_too(double, change):
+    config = dataclasses.replace(CONFIG, depths=(1, 4), seeds=(3,), **change)
+    ((structure, members),) = structures_of(config, 5, 3).items()
+    gradients, params = train(Ensemble.of(structure, members), config)
+    alone_gradients, alone_params = train(Ensemble.of(structure, members[-1:]), config)
+    assert_same(gradients[members[-1]], alone_gradients[members[-1]], 1e-10)
+    assert_same(params[members[-1]], alone_params[members[-1]], 1e-6)
+
+
 def test_order_and_company_change_nothing(double, everyone):
     structure, members, gradients, params = everyone
     some = members[::-11]

@@ -149,6 +149,15 @@ def test_an_existing_run_is_not_touched(finished):
     assert {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()} == before
 
 
+def test_a_member_that_diverges_at_the_last_step(tmp_path):
+    path = run(small(tmp_path, steps=1, probe_steps=None, norms=("none",), report=False), quiet())
+    results = analysis.load(path)
+    wild = results.isel(member=results.learning_rate.values > 1)
+    assert (wild.diverged_step == 1).any()
+    lost = np.isfinite(wild.diverged_step.values)
+    assert np.isnan(wild.test_accuracy.isel(probe_step=-1).values[lost]).all()
+
+
 def test_a_batch_larger_than_the_data_is_refused(tmp_path):
     with pytest.raises(UserError, match="--batch-size must be at most the 1437 training samples of digits, got 2000"):
         run(small(tmp_path, batch_size=2000), quiet())
