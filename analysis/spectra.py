@@ -49,7 +49,7 @@ def draw(results: xr.Dataset, reading: str = "frozen") -> Figure | None:
     figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=2, frameon=False)
     statistics = "batch statistics fixed"
     if reading == "coupled":
-        statistics = f"{results.sizes['sample']} samples together, with their own statistics"
+        statistics = f"{results.sizes['sample']} samples, coupled"
     figure.suptitle(f"Jacobian from first to last hidden state ({statistics})")
     return figure
 

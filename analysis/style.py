@@ -23,6 +23,7 @@ NORM_NAMES = {"none": "no norm", "batch": "batch norm"}
 _SETTINGS: dict[Any, Any] = {
     "font.size": 10,
     "figure.titlesize": 11,
+    "figure.labelsize": 10,
     "axes.titlesize": 10,
     "axes.labelsize": 10,
     "legend.fontsize": 9,

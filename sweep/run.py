@@ -138,6 +138,10 @@ def _train(
             "test_accuracy": accuracy,
         }
         store.write_probes(block, step, {name: np.asarray(value)[to_store] for name, value in found.items()})
+        # The training loss is the one before a step: what the last steps did shows first in this one.
+        diverged = np.asarray(state.diverged)
+        lost = np.where((diverged < 0) & ~np.isfinite(np.asarray(loss)), step, diverged)
+        store.write_diverged(block, lost[to_store])
         progress.doing(f"{title}: training")
 
     train_seconds = probe_seconds = 0.0

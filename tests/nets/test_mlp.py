@@ -82,7 +82,8 @@ def test_modes_and_state():
     assert all((a != b).any() for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True))
     model.eval()
     assert (model(X) != trained).any()
-    np.testing.assert_array_equal(model(X)[:5], model(X[:5]))
+    # Equal but for rounding: a product of another shape may be summed in another order.
+    np.testing.assert_allclose(model(X)[:5], model(X[:5]), rtol=1e-5, atol=1e-6)
     names = {path[-1] for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))}
     assert names == {"kernel", "bias", "scale"}
 
