@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.custom_batching import sequential_vmap
 from jaxtyping import Float
 
 from nets import Network
@@ -80,4 +81,20 @@ def jacobian_spectrum(
     finite = jnp.isfinite(matrix).all((-2, -1))
     # LAPACK is never shown a NaN: some builds do not return from one.
     safe = jnp.where(finite[..., None, None], matrix, 0)
-    return jnp.where(finite[..., None], jnp.linalg.svd(safe, compute_uv=False), jnp.nan)
+    return jnp.where(finite[..., None], _singular_values(safe), jnp.nan)
+
+
+@sequential_vmap
+def _of_one(matrix: Float[Array, "rows columns"]) -> Float[Array, " k"]:
+    return jnp.linalg.svd(matrix, compute_uv=False)
+
+
+def _singular_values(matrices: Float[Array, "*batch rows columns"]) -> Float[Array, "*batch k"]:
+    """Batched on accelerators, one after the other on CPUs.
+
+    There jaxlib spreads a batch of LAPACK calls over XLA's thread pool and waits for them in a thread of that pool; as
+    many batches at a time as there are threads then wait for one another forever. One matrix at a time cannot.
+    """
+    if jax.default_backend() != "cpu":
+        return jnp.linalg.svd(matrices, compute_uv=False)
+    return jnp.vectorize(_of_one, signature="(m,n)->(k)")(matrices)

@@ -42,26 +42,12 @@ def measure(
     batch = Batch(data.train_inputs[rows], data.train_labels[rows], spectrum_samples)
     results = []
     for depth in ensemble.staircase.groups:
+        graphdef, state = ensemble.networks(params, rest, depth)
         found: dict[str, Array] = {}
         for name in probes:
-            graphdef, state = ensemble.networks(params, rest, depth)
-            measured = _measure(PROBES[name], graphdef, state, batch, deepest=ensemble.staircase.depths[0])
-            params = _after(measured, params)
-            found |= measured
+            found |= _measure(PROBES[name], graphdef, state, batch, deepest=ensemble.staircase.depths[0])
         results.append(found)
     return jax.tree.map(lambda *groups: jnp.concatenate(groups), *results)
-
-
-def _after(measured: dict[str, Array], params: Parts) -> Parts:
-    """`params` unchanged, but known only once `measured` is: one probe runs after the other.
-
-    On CPUs jaxlib spreads a batch of LAPACK calls over XLA's thread pool and waits for them in a thread of that pool:
-    as many such batches at a time as there are threads can wait for one another forever. An optimization barrier orders
-    only the compiler's passes, so this is a dependency that the compiler cannot see to be none.
-    """
-    largest = jnp.stack([jnp.abs(values).max() for values in measured.values()]).max()
-    impossible = largest == -1
-    return jax.tree.map(lambda leaf: jnp.where(impossible, jnp.zeros_like(leaf), leaf), params)
 
 
 def _measure(probe: Probe, graphdef: nnx.GraphDef, state: nnx.State, batch: Batch, deepest: int) -> dict[str, Array]:
