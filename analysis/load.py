@@ -6,8 +6,6 @@ from pathlib import Path
 import xarray as xr
 import yaml
 
-MEMBER_FIELDS = ("net", "norm", "depth", "seed", "learning_rate", "weight_std", "bias_std")
-
 
 class NotARunError(ValueError):
     """The folder holds no run; the message is one line for a person."""

@@ -6,17 +6,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jax.custom_batching import sequential_vmap
 from jax.nn.initializers import normal, variance_scaling
 from jax.typing import DTypeLike
 from jaxtyping import Float, Key
 
-
-# On CPUs jaxlib spreads a batch of LAPACK calls over XLA's thread pool and waits for them in a thread of that pool; as
-# many batches at a time as there are threads then wait for one another forever. One matrix at a time cannot.
-@sequential_vmap
-def _qr(matrix: Float[Array, "rows columns"]) -> tuple[Float[Array, "rows k"], Float[Array, "k columns"]]:
-    return jnp.linalg.qr(matrix)
+from kernels.linalg import qr
 
 
 def _orthogonal(
@@ -27,7 +21,7 @@ def _orthogonal(
     The Q of a Gaussian matrix, columns signed by R's diagonal, is uniform over such matrices (Mezzadri 2007).
     """
     fan_in, fan_out = shape
-    q, r = _qr(jax.random.normal(key, (max(shape), min(shape)), dtype))
+    q, r = qr(jax.random.normal(key, (max(shape), min(shape)), dtype))
     q = q * jnp.where(jnp.diagonal(r) < 0, -1, 1).astype(q.dtype)
     return q if fan_in >= fan_out else q.T * (fan_out / fan_in) ** 0.5
 

@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
-from jax.custom_batching import sequential_vmap
 from jaxtyping import Float
 
+from kernels.linalg import singular_values
 from nets import Network
 from probes.network import Hidden, Inputs, training_copy
 
@@ -81,20 +81,4 @@ def jacobian_spectrum(
     finite = jnp.isfinite(matrix).all((-2, -1))
     # LAPACK is never shown a NaN: some builds do not return from one.
     safe = jnp.where(finite[..., None, None], matrix, 0)
-    return jnp.where(finite[..., None], _singular_values(safe), jnp.nan)
-
-
-@sequential_vmap
-def _of_one(matrix: Float[Array, "rows columns"]) -> Float[Array, " k"]:
-    return jnp.linalg.svd(matrix, compute_uv=False)
-
-
-def _singular_values(matrices: Float[Array, "*batch rows columns"]) -> Float[Array, "*batch k"]:
-    """Batched on accelerators, one after the other on CPUs.
-
-    There jaxlib spreads a batch of LAPACK calls over XLA's thread pool and waits for them in a thread of that pool; as
-    many batches at a time as there are threads then wait for one another forever. One matrix at a time cannot.
-    """
-    if jax.default_backend() != "cpu":
-        return jnp.linalg.svd(matrices, compute_uv=False)
-    return jnp.vectorize(_of_one, signature="(m,n)->(k)")(matrices)
+    return jnp.where(finite[..., None], jnp.vectorize(singular_values, signature="(m,n)->(k)")(safe), jnp.nan)

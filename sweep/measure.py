@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from probes import PROBES, Batch, Probe
 from sweep.config import Config
-from sweep.engine import Data, compile_quickly
+from sweep.engine import Data
 from sweep.ensemble import Ensemble
 from sweep.staircase import Parts
 
@@ -26,7 +26,7 @@ def probe_rows(config: Config, samples: int) -> Int[Array, " probe"]:
     return jax.random.permutation(jax.random.key(0), samples)[: config.probe_batch_size]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), compiler_options=compile_quickly())
+@partial(jax.jit, static_argnums=(0, 1, 2))
 # Accelerators multiply float32 matrices in fewer bits by default, which would be noise in a spectrum.
 @jax.default_matmul_precision("highest")
 def measure(

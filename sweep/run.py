@@ -12,7 +12,7 @@ from rich.console import Console
 import analysis
 from sweep.config import Config
 from sweep.data import Dataset, load
-from sweep.engine import STEPS_PER_CALL, Data, Engine, TrainState, put
+from sweep.engine import STEPS_PER_CALL, Data, Engine, TrainState, compile_quickly, put
 from sweep.ensemble import Ensemble
 from sweep.errors import UserError
 from sweep.measure import applicable, measure, probe_rows
@@ -116,18 +116,13 @@ def _train(
 
     progress.doing(f"{title}: compiling")
     clock = time.perf_counter()
-    state = engine.init(len(data.train_labels))
+    # The initialization runs once, and random bits are what XLA's CPU backend optimizes longest.
+    state = compile_quickly(engine.init.lower(engine, len(data.train_labels)))()
     train = engine.train.lower(engine, state, data, jnp.int32(0)).compile()
     evaluate = engine.evaluate.lower(engine, state.params, state.rest, data).compile()
-    probe = measure.lower(
-        tuple(applicable(structure.norm)),
-        config.spectrum_batch_size,
-        ensemble,
-        state.params,
-        state.rest,
-        data,
-        rows,
-    ).compile()
+    names = tuple(applicable(structure.norm))
+    samples = config.spectrum_batch_size
+    probe = compile_quickly(measure.lower(names, samples, ensemble, state.params, state.rest, data, rows))
     compile_seconds = time.perf_counter() - clock
 
     def measured(step: int, state: TrainState) -> None:

@@ -1,5 +1,6 @@
 """A run's directory: config, provenance, and labelled results that are on disk as soon as they are measured."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -21,10 +22,10 @@ from probes.signals import PERCENTILES
 from sweep.config import Config
 from sweep.engine import STEPS_PER_CALL
 from sweep.errors import UserError
+from sweep.members import Member
 from sweep.plan import members_of
 
 RESULTS = "results.zarr"
-_MEMBER_FIELDS = ("net", "norm", "depth", "seed", "learning_rate", "weight_std", "bias_std")
 
 
 @contextmanager
@@ -157,7 +158,8 @@ def _template(config: Config) -> xr.Dataset:
             for name, variable in probe.variables.items():
                 variables[name] = empty(("member", "probe_step", *variable.dims), variable.long_name)
     coordinates = {
-        name: ("member", _coordinate([getattr(member, name) for member in members])) for name in _MEMBER_FIELDS
+        field.name: ("member", _coordinate([getattr(member, field.name) for member in members]))
+        for field in dataclasses.fields(Member)
     }
     return xr.Dataset(
         variables,

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+from dataclasses import asdict
 
 import jax
 import numpy as np
@@ -11,7 +12,6 @@ import yaml
 from rich.console import Console
 
 import analysis
-from analysis.load import MEMBER_FIELDS
 from probes import forward_signals, gradient_flow, jacobian_spectrum
 from sweep import Config, Interrupted, UserError, run
 from sweep.data import load
@@ -114,7 +114,7 @@ def test_what_is_stored_is_what_the_probes_say(finished):
     x, labels = data.train_inputs[rows], data.train_labels[rows]
     for structure, members in structures_of(config, 64, 10).items():
         for member in (members[0], members[-2]):
-            chosen = np.logical_and.reduce([results[name].values == getattr(member, name) for name in MEMBER_FIELDS])
+            chosen = np.logical_and.reduce([results[name].values == value for name, value in asdict(member).items()])
             (one,) = np.flatnonzero(chosen)
             stored = results.isel(member=one)
 
