@@ -1,7 +1,8 @@
 """Shapes in signatures are checked in every test; tests that need double precision ask for it.
 
-Most of the tests' time is XLA compiling, much of it the same programs; a cache that lives as long as the session shares
-them between tests, and with the processes that tests start.
+Most of the tests' time is XLA compiling, much of it the same programs: a cache that lives as long as the session shares
+them between tests, and with the processes that tests start, and LLVM is told not to optimize, which takes a third off.
+The README's commands are where programs run as users run them.
 """
 
 import os
@@ -10,6 +11,7 @@ import tempfile
 _CACHE = tempfile.TemporaryDirectory(prefix="fathom-tests-")
 os.environ |= {
     "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", ""),
     "JAX_COMPILATION_CACHE_DIR": _CACHE.name,
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
 }
