@@ -12,7 +12,8 @@ from jaxtyping import Float
 
 
 def _qr(matrix: Array) -> tuple[Array, Array]:
-    return tuple(jnp.linalg.qr(matrix))
+    q, r = jnp.linalg.qr(matrix)
+    return q, r
 
 
 def _singular_values(matrix: Array) -> Array:
