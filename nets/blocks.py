@@ -11,7 +11,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from kernels.batchnorm.reference import Activation
+from kernels.batchnorm.activations import Activation
 from nets.activations import ACTIVATIONS
 from nets.initializers import dense
 from nets.norms import NORMS

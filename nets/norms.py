@@ -8,7 +8,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from kernels.batchnorm.reference import Activation
+from kernels.batchnorm.activations import Activation
 from nets.batchnorm import BatchNorm
 
 

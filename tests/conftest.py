@@ -8,11 +8,18 @@ The README's commands are where programs run as users run them.
 import os
 import tempfile
 
-_CACHE = tempfile.TemporaryDirectory(prefix="fathom-tests-")
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the cache of the process that started them
+    _CACHE = tempfile.TemporaryDirectory(prefix="fathom-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ |= {
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_backend_optimization_level=0 " + os.environ.get("XLA_FLAGS", ""),
-    "JAX_COMPILATION_CACHE_DIR": _CACHE.name,
+    "XLA_FLAGS": " ".join(
+        (
+            "--xla_backend_optimization_level=0",
+            "--xla_force_host_platform_device_count=4",  # for tests of what devices share
+            os.environ.get("XLA_FLAGS", ""),
+        )
+    ),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
 }
 

@@ -1,16 +1,19 @@
 """One call for batch norm: checks its arguments at trace time and dispatches to an implementation."""
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
+import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-from kernels.batchnorm import reference, xla
-from kernels.batchnorm.reference import Activation
+from kernels.batchnorm import fused, pallas, reference, xla
+from kernels.batchnorm.activations import Activation, resolve
+from kernels.batchnorm.fused import Settings
 
-Implementation = Literal["reference", "xla"]
-IMPLEMENTATIONS = {"reference": reference.batch_norm, "xla": xla.batch_norm}
+Implementation = Literal["reference", "xla", "pallas", "pallas_interpret"]
+IMPLEMENTATIONS = get_args(Implementation)
 
 
 def batch_norm(
@@ -19,35 +22,97 @@ def batch_norm(
     bias: Float[Array, " features"],
     *,
     residual: Float[Array, "*rows features"] | None = None,
-    activation: Activation | None = None,
+    activation: str | Activation | None = None,
     epsilon: float = 1e-5,
+    mask: Bool[Array, "..."] | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+    axis_index_groups: Sequence[Sequence[int]] | None = None,
     implementation: Implementation | None = None,
 ) -> tuple[Float[Array, "*rows features"], Float[Array, " features"], Float[Array, " features"]]:
     """Batch norm: `y = activation(scale (x - mean)/sqrt(var + epsilon) + bias + residual)`, features last.
 
-    Differentiable in reverse mode by every array argument, through all three results, under `jit`, `vmap`, `scan` and
-    `remat`. Statistics are computed in float32 at least.
+    Differentiable to any order, forward and reverse, by every array argument but the mask and through all three
+    results, under `jit`, `vmap`, `scan`, `remat` and `shard_map`. Statistics are computed in float32 at least. A NaN or
+    infinity stays in its feature.
 
     Args:
       x: the input, features last, any number of leading axes.
       scale: γ, one number per feature.
       bias: β, one number per feature.
       residual: added before the activation, shaped like `x`.
-      activation: an elementwise function, or None.
+      activation: None, `"relu"`, `"tanh"`, `"gelu"`, `"silu"`, or an elementwise function.
       epsilon: added to the variance.
-      implementation: `"xla"` (fused, every backend), `"reference"` (the textbook), or None to choose.
+      mask: True where an entry of `x` counts for the statistics, broadcast against `x`; all entries are normalized.
+      axis_name: a mapped axis (of `vmap` or `shard_map`), or several, whose batches share their statistics; each may
+        count differently many entries.
+      axis_index_groups: parts of that axis that share, as in `jax.lax.psum`.
+      implementation: `"xla"` (fused, every backend), `"pallas"` (kernels for GPUs and TPUs; persistent where
+        `kernels.batchnorm.pallas.is_persistent` and neither `mask` nor `axis_name`, else split), `"pallas_interpret"`
+        (the same emulated, on any backend, slowly), `"reference"` (the textbook), or None to choose: `"xla"`, until
+        measurements on an accelerator say otherwise.
 
     Returns:
-      `(y, mean, var)`: the output in `x`'s dtype, and the batch's mean and biased variance per feature.
+      `(y, mean, var)`: the output in `x`'s dtype, and the batch's mean and biased variance per feature. A feature of
+      which no entry counts has mean and variance 0.
 
     Raises:
-      TypeError: `x` is not floating point.
-      ValueError: no rows, a shape that does not fit `x`, or an unknown implementation.
+      TypeError: `x`, `residual` or `mask` of a wrong dtype, an activation that is no function.
+      ValueError: no rows, a shape that does not fit `x`, an unknown activation or implementation.
 
-    Source: Ioffe & Szegedy 2015, Algorithm 1.
+    Source: Ioffe & Szegedy 2015, Algorithm 1; statistics of several devices, Chan, Golub & LeVeque 1983.
     """
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"batch_norm: x must be floating point, got {x.dtype}")
+    activation = resolve(activation)
+    _check(x, scale, bias, residual, mask, activation, implementation)
+    rows, features = x.size // x.shape[-1], x.shape[-1]
+
+    def flat(array: Any) -> Any:
+        return None if array is None else array.reshape(rows, features)
+
+    if mask is not None:
+        # A mask that is the same for all features stays one column.
+        shape = (1,) * (x.ndim - mask.ndim) + mask.shape
+        mask = jnp.broadcast_to(mask, (*x.shape[:-1], shape[-1])).reshape(rows, shape[-1])
+    arrays = flat(x), scale, bias, flat(residual), mask
+    if implementation == "reference":
+        y, mean, var = reference.batch_norm(*arrays, activation, epsilon, axis_name, axis_index_groups)
+        return y.reshape(x.shape), mean, var
+    after = None
+    if activation is not None and _closes_over_arrays(activation, x):
+        # Its derivative by those arrays is JAX's to find.
+        activation, after = None, activation
+    interpret = implementation == "pallas_interpret"
+    with_pallas = implementation == "pallas" or interpret
+    reductions = pallas.reductions(interpret) if with_pallas else xla.REDUCTIONS
+    settings = Settings(reductions, activation, epsilon, axis_name, _frozen(axis_index_groups))
+    if with_pallas:
+        y, statistics = pallas.batch_norm(settings, interpret, *arrays)
+    else:
+        y, statistics = fused.batch_norm(settings, *arrays)
+    y = y.reshape(x.shape)
+    return y if after is None else after(y), statistics.mean, statistics.var
+
+
+def _frozen(groups: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...] | None:
+    return None if groups is None else tuple(map(tuple, groups))
+
+
+def _closes_over_arrays(activation: Activation, x: Array) -> bool:
+    return bool(jax.closure_convert(activation, jnp.zeros(1, x.dtype))[1])
+
+
+def _check(
+    x: Array,
+    scale: Array,
+    bias: Array,
+    residual: Array | None,
+    mask: Array | None,
+    activation: Activation | None,
+    implementation: str | None,
+) -> None:
+    """Refuses what cannot be meant; see `batch_norm`."""
+    for name, array in (("x", x), ("scale", scale), ("bias", bias), ("residual", residual)):
+        if array is not None and not jnp.issubdtype(array.dtype, jnp.floating):
+            raise TypeError(f"batch_norm: {name} must be floating point, got {array.dtype}")
     if x.ndim < 2 or x.size == 0:
         raise ValueError(f"batch_norm: x must have shape [rows..., features] and at least one row, got {x.shape}")
     for name, given, expected in (
@@ -57,9 +122,19 @@ def batch_norm(
     ):
         if given != expected:
             raise ValueError(f"batch_norm: {name} must have shape {expected}, got {given}")
+    if mask is not None:
+        if mask.dtype != bool:
+            raise TypeError(f"batch_norm: mask must be bool, got {mask.dtype}")
+        fits = mask.ndim <= x.ndim and all(m in (1, n) for m, n in zip(mask.shape[::-1], x.shape[::-1], strict=False))
+        if not fits:
+            raise ValueError(f"batch_norm: mask must broadcast to x's shape {x.shape}, got {mask.shape}")
     if implementation is not None and implementation not in IMPLEMENTATIONS:
         raise ValueError(
             f"batch_norm: implementation must be None or one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}"
         )
-    chosen = IMPLEMENTATIONS[implementation or "xla"]
-    return chosen(x, scale, bias, residual=residual, activation=activation, epsilon=epsilon)
+    if implementation == "pallas":
+        pallas.check_runs_here()
+    if activation is not None:
+        out = jax.eval_shape(activation, jax.ShapeDtypeStruct((2, 3), x.dtype))
+        if getattr(out, "shape", None) != (2, 3):
+            raise ValueError(f"batch_norm: activation must be elementwise, but maps shape (2, 3) to {out}")

@@ -1,12 +1,12 @@
 """The textbook: batch norm as Ioffe & Szegedy 2015, Algorithm 1, prints it. The twin of every fast form."""
 
-from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import Array, lax
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
-Activation = Callable[[Array], Array]
+from kernels.batchnorm.activations import Activation
 
 
 def normalize(
@@ -29,23 +29,30 @@ def normalize(
         y = y + bias
     if residual is not None:
         y = y + residual
-    y = y.astype(x.dtype)
-    return y if activation is None else activation(y)
+    return (y if activation is None else activation(y)).astype(x.dtype)
 
 
 def batch_norm(
-    x: Float[Array, "*rows features"],
+    x: Float[Array, "rows features"],
     scale: Float[Array, " features"],
     bias: Float[Array, " features"],
-    *,
-    residual: Float[Array, "*rows features"] | None = None,
-    activation: Activation | None = None,
-    epsilon: float = 1e-5,
-) -> tuple[Float[Array, "*rows features"], Float[Array, " features"], Float[Array, " features"]]:
+    residual: Float[Array, "rows features"] | None,
+    mask: Bool[Array, "rows #features"] | None,
+    activation: Activation | None,
+    epsilon: float,
+    axis_name: Any,
+    axis_index_groups: Any,
+) -> tuple[Float[Array, "rows features"], Float[Array, " features"], Float[Array, " features"]]:
     """Batch norm in two passes over `x`, with whatever derivative autodiff finds; see `kernels.batch_norm`."""
-    rows = tuple(range(x.ndim - 1))
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    mean = wide.mean(rows)
-    var = jnp.square(wide - mean).mean(rows)
+    counts = jnp.broadcast_to(True if mask is None else mask, x.shape)
+
+    def total(values: Array) -> Array:
+        local = jnp.where(counts, values, 0).sum(0)
+        return local if axis_name is None else lax.psum(local, axis_name, axis_index_groups=axis_index_groups)
+
+    count = jnp.maximum(total(jnp.ones_like(wide)), 1)
+    mean = total(wide) / count
+    var = total(jnp.square(wide - mean)) / count
     y = normalize(wide, mean, var, scale, bias, residual=residual, activation=activation, epsilon=epsilon)
     return y.astype(x.dtype), mean, var
