@@ -30,7 +30,6 @@ class BatchNorm(nnx.Module):
       - Parameters and statistics enter the arithmetic, in float32 at least, in their own dtypes; Flax first rounds them
         to `dtype`, and its running statistics with them. `promote_dtype` therefore decides the dtype of the input only.
       - Without `param_dtype`, parameters and statistics are double where JAX computes in double.
-      - A mask of booleans, under which a feature has no entry, gives statistics 0 and not NaN.
       - `axis` is one axis.
 
     Args:
@@ -170,6 +169,10 @@ class BatchNorm(nnx.Module):
         return lax.psum(count, self.axis_name, axis_index_groups=self.axis_index_groups)
 
     def set_view(self, use_running_average: bool | None = None) -> None:
-        """Lets `nnx.view` choose the mode."""
+        """Lets `nnx.view` choose the mode.
+
+        Args:
+          use_running_average: the mode, or None to leave it.
+        """
         if use_running_average is not None:
             self.use_running_average = use_running_average

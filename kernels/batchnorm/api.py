@@ -52,8 +52,8 @@ def batch_norm(
         measurements on an accelerator say otherwise.
 
     Returns:
-      `(y, mean, var)`: the output in `x`'s dtype, and the batch's mean and biased variance per feature. A feature of
-      which no entry counts has mean and variance 0.
+      `(y, mean, var)`: the output in `x`'s dtype, and the batch's mean and biased variance per feature; NaN for a
+        feature of which no entry counts.
 
     Raises:
       TypeError: `x`, `residual` or `mask` of a wrong dtype, an activation that is no function.

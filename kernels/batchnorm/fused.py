@@ -102,6 +102,10 @@ def batch_norm(
     statistics = settings.reductions.statistics(x, mask)
     if settings.axis_name is not None:
         statistics = across(statistics, settings.axis_name, settings.groups)
+    if mask is not None:  # the mean of nothing is no number
+        empty = statistics.counts == 0
+        offset, var = (jnp.where(empty, jnp.nan, array) for array in (statistics.offset, statistics.var))
+        statistics = statistics._replace(offset=offset, var=var)
     multiplier = scale.astype(statistics.var.dtype) * lax.rsqrt(statistics.var + settings.epsilon)
     z = before_activation(centre(x, statistics.shift, statistics.offset), multiplier, bias, residual)
     y = z if settings.activation is None else settings.activation(z)

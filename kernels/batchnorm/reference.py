@@ -51,7 +51,7 @@ def batch_norm(
         local = jnp.where(counts, values, 0).sum(0)
         return local if axis_name is None else lax.psum(local, axis_name, axis_index_groups=axis_index_groups)
 
-    count = jnp.maximum(total(jnp.ones_like(wide)), 1)
+    count = total(jnp.ones_like(wide))
     mean = total(wide) / count
     var = total(jnp.square(wide - mean)) / count
     y = normalize(wide, mean, var, scale, bias, residual=residual, activation=activation, epsilon=epsilon)

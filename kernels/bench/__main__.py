@@ -1,0 +1,82 @@
+"""The benchmark's command."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+
+from kernels.bench.contestants import CONTESTANTS, missing
+from kernels.bench.report import append_csv, environment, plot, show, write_json
+from kernels.bench.timing import compare
+from kernels.bench.workloads import QUICK, WORKLOADS, Workload
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line for a person."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _shape(text: str) -> Workload:
+    try:
+        shape = tuple(int(size) for size in text.split("x"))
+    except ValueError:
+        shape = ()
+    if len(shape) < 2 or min(shape) < 1:
+        raise argparse.ArgumentTypeError(f"expected sizes like 256x16x16x128, features last, got {text!r}")
+    return Workload(shape)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m kernels.bench", description="Times batch norm against what one would use instead.")
+    parser.add_argument("--only", nargs="+", choices=list(CONTESTANTS), metavar="NAME", help=", ".join(CONTESTANTS))
+    parser.add_argument("--shapes", nargs="+", type=_shape, help="like 256x16x16x128, instead of the usual workloads")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the inputs")
+    parser.add_argument("--rounds", type=int, default=15, help="turns of every contestant (default: 15)")
+    parser.add_argument("--quick", action="store_true", help="two small workloads, three turns")
+    parser.add_argument("--json", type=Path, help="write the results there")
+    parser.add_argument("--csv", type=Path, help="append the results there")
+    parser.add_argument("--plot", type=Path, help="draw a roofline there")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the benchmark as the command line says."""
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    if asked.rounds < 1:
+        parser.error(f"argument --rounds: expected at least 1, got {asked.rounds}")
+    for flag, path in (("--json", asked.json), ("--csv", asked.csv), ("--plot", asked.plot)):
+        if path is not None and not path.absolute().parent.is_dir():
+            parser.error(f"argument {flag}: there is no folder {path.parent}")
+    reasons = {name: missing(name) for name in asked.only or CONTESTANTS}
+    for name, reason in reasons.items():
+        if reason and asked.only:
+            parser.error(f"argument --only: {name} cannot run: {reason}")
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print("  ".join(f"{key} {value}" for key, value in environment().items() if value), highlight=False)
+    for name, reason in reasons.items():
+        if reason:
+            console.print(f"without {name}: {reason}", highlight=False)
+    names = list(dict.fromkeys(["copy", *(name for name, reason in reasons.items() if not reason)]))
+    workloads = asked.shapes or (QUICK if asked.quick else WORKLOADS)
+    if asked.dtype:
+        workloads = list(dict.fromkeys(replace(workload, dtype=asked.dtype) for workload in workloads))
+    results = []
+    for workload in workloads:
+        with console.status(workload.name):
+            results += compare(workload, names, 3 if asked.quick else asked.rounds)
+    show(results, console)
+    if asked.json:
+        write_json(results, asked.json)
+    if asked.csv:
+        append_csv(results, asked.csv)
+    if asked.plot:
+        plot(results, asked.plot)
+
+
+if __name__ == "__main__":
+    main()
