@@ -27,8 +27,8 @@ class BatchNorm(nnx.Module):
     What differs, on purpose:
       - The derivative is that of the fused kernel, which keeps the input and no other array of its size.
       - The variance is right where the mean is large; `use_fast_variance` is accepted and makes no difference.
-      - Parameters and statistics enter the arithmetic, in float32 at least, in their own dtypes; Flax first rounds them
-        to `dtype`, and its running statistics with them. `promote_dtype` therefore decides the dtype of the input only.
+      - Parameters and running statistics enter the arithmetic, which is in float32 at least, in their own dtypes; Flax
+        first rounds them to `dtype`. `promote_dtype` therefore decides the dtype of the input only.
       - Without `param_dtype`, parameters and statistics are double where JAX computes in double.
       - `axis` is one axis.
 

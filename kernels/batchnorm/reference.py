@@ -24,7 +24,8 @@ def normalize(
     multiplier = lax.rsqrt(var + epsilon)
     if scale is not None:
         multiplier = multiplier * scale
-    y = (x - mean) * multiplier
+    # By dtype alone: a weakly typed mean, as `jnp.full` makes, would be rounded to x's.
+    y = (x.astype(jnp.promote_types(x.dtype, mean.dtype)) - mean) * multiplier
     if bias is not None:
         y = y + bias
     if residual is not None:

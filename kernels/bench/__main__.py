@@ -68,12 +68,13 @@ def main(arguments: list[str] | None = None) -> None:
     results = []
     for workload in workloads:
         with console.status(workload.name):
-            results += compare(workload, names, 3 if asked.quick else asked.rounds)
+            found = list(compare(workload, names, 3 if asked.quick else asked.rounds))
+        results += found
+        if asked.csv:  # as it is measured: an interrupt loses one workload, not all
+            append_csv(found, asked.csv)
     show(results, console)
     if asked.json:
         write_json(results, asked.json)
-    if asked.csv:
-        append_csv(results, asked.csv)
     if asked.plot:
         plot(results, asked.plot)
 

@@ -94,7 +94,7 @@ def _in_jax(function: Callable[..., Array], workload: Workload, example: Inputs)
         "both": lambda inputs: together(*inputs),
     }
     memory = together.memory_analysis()
-    return Ready(parts, seconds, float("nan") if memory is None else memory.temp_size_in_bytes)
+    return Ready(parts, seconds, float("nan") if memory is None else float(memory.temp_size_in_bytes))
 
 
 def _in_torch(compiled: bool, workload: Workload, example: Inputs) -> Ready:
@@ -117,6 +117,7 @@ def _in_torch(compiled: bool, workload: Workload, example: Inputs) -> Ready:
         # A backward pass is timed many times on one forward pass.
         config: Any = import_module("torch._functorch.config")
         config.donated_buffer = False
+        import_module("torch._dynamo").reset()  # it gives up on a function that it has met in many shapes
     function = torch.compile(of) if compiled else of
     converted: dict[int, Any] = {}
 

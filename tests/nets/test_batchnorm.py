@@ -50,3 +50,109 @@ def test_residual_and_activation_are_fused_in_both_modes(pair):
         fused = pair[0](x, running, residual=residual, activation=jax.nn.relu)
         apart = jax.nn.relu(pair[1](x, running) + residual)
         np.testing.assert_allclose(fused, apart, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"axis": 1},
+        {"use_scale": False},
+        {"use_bias": False},
+        {"dtype": jnp.bfloat16},
+        {"dtype": jnp.float16, "param_dtype": jnp.float16},
+        {"param_dtype": jnp.bfloat16},
+        {"use_fast_variance": False},
+        {"scale_init": jax.nn.initializers.normal(), "momentum": 0.5},
+        {"scale_metadata": {"note": 1}},
+    ],
+    ids=lambda options: "-".join(options),
+)
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_options_are_flaxes(options, with_mask):
+    """Output, gradients and statistics, to the rounding of the dtypes."""
+    modules = [kind(5, rngs=nnx.Rngs(0), **options) for kind in (BatchNorm, nnx.BatchNorm)]
+    assert jax.tree.map(jnp.shape, nnx.state(modules[0])) == jax.tree.map(jnp.shape, nnx.state(modules[1]))
+    x = 1 + jax.random.normal(jax.random.key(0), (6, 5, 5))
+    mask = jax.random.bernoulli(jax.random.key(1), 0.7, (6, 5, 5)) if with_mask else None
+    cotangent = jax.random.normal(jax.random.key(2), x.shape)
+    found = []
+    for module in modules:
+        graphdef, params, rest = nnx.split(module, nnx.Param, ...)
+
+        @jax.jit
+        def run(params, rest, x, graphdef=graphdef):
+            def forward(params, x):
+                module = nnx.merge(graphdef, params, rest)
+                return module(x, mask=mask), nnx.as_pure(nnx.state(module, nnx.BatchStat))
+
+            y, pull, statistics = jax.vjp(forward, params, x, has_aux=True)
+            return y, pull(cotangent.astype(y.dtype)), statistics
+
+        found.append(run(nnx.as_pure(params), nnx.as_pure(rest), x))
+    half = any(
+        jnp.dtype(dtype).itemsize == 2 for dtype in (options.get("dtype", "f4"), options.get("param_dtype", "f4"))
+    )
+    tolerance = 0.05 if half else 1e-4
+    assert found[0][0].dtype == found[1][0].dtype
+    for ours, theirs in zip(*map(jax.tree.leaves, found), strict=True):
+        ours, theirs = np.asarray(ours, float), np.asarray(theirs, float)
+        np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def test_running_statistics_keep_their_precision():
+    """Where inputs are bfloat16, Flax rounds the statistics it evaluates with to bfloat16's 8 bits."""
+    x = (jax.random.normal(jax.random.key(0), (64, 5)) + 100).astype(jnp.bfloat16)
+    exact = np.asarray(x, float)
+    exact = (exact - 100.2) / np.sqrt(1 + 1e-5)
+    errors = []
+    for kind in (BatchNorm, nnx.BatchNorm):
+        module = kind(5, dtype=jnp.bfloat16, use_running_average=True, rngs=nnx.Rngs(0))
+        module.mean[...] = jnp.full(5, 100.2)
+        errors.append(np.abs(np.asarray(module(x), float) - exact).max())
+    assert errors[0] <= 2**-8 * np.abs(exact).max()  # one rounding of the result
+    assert errors[1] > 0.1
+
+
+@pytest.mark.parametrize("with_mask", [False, True])
+def test_bessels_correction(with_mask):
+    module = BatchNorm(3, momentum=0.0, bessel=True, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (7, 3))
+    mask = jnp.arange(7)[:, None] < 5 if with_mask else None
+    module(x, mask=mask)
+    np.testing.assert_allclose(module.var[...], np.asarray(x)[: 5 if with_mask else 7].var(0, ddof=1), rtol=1e-5)
+
+
+def test_a_named_axis_shares_running_statistics():
+    x = jax.random.normal(jax.random.key(0), (4, 6, 3))
+    module = BatchNorm(3, axis_name="part", bessel=True, momentum=0.0, rngs=nnx.Rngs(0))
+    graphdef, state = nnx.split(module)
+
+    def part(x):
+        module = nnx.merge(graphdef, nnx.as_pure(state))
+        return module(x), nnx.as_pure(nnx.state(module, nnx.BatchStat))
+
+    y, statistics = jax.vmap(part, axis_name="part")(x)
+    whole = np.asarray(x).reshape(-1, 3)
+    np.testing.assert_allclose(statistics["var"][1], whole.var(0, ddof=1), rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(y).reshape(-1, 3), (whole - whole.mean(0)) / whole.std(0), atol=1e-4)
+
+
+def test_the_modules_own_activation():
+    x = jax.random.normal(jax.random.key(0), (9, 5))
+    named, plain = BatchNorm(5, activation="relu", rngs=nnx.Rngs(0)), BatchNorm(5, rngs=nnx.Rngs(0))
+    np.testing.assert_array_equal(named(x), plain(x, activation=jax.nn.relu))
+    np.testing.assert_array_equal(named(x, activation="tanh"), plain(x, activation=jnp.tanh))
+
+
+def test_a_mode_must_be_chosen():
+    module = BatchNorm(5, use_running_average=None, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="use_running_average must be given"):
+        module(jnp.ones((3, 5)))
+    module(jnp.ones((3, 5)), use_running_average=True)
+
+
+def test_views_choose_the_mode():
+    module = BatchNorm(5, rngs=nnx.Rngs(0))
+    assert nnx.view(module, use_running_average=True).use_running_average
+    assert not module.use_running_average
+    assert "use_running_average" in nnx.view_info(module)
