@@ -44,6 +44,7 @@ def script(*arguments):
 def test_one_figure(finished, tmp_path, name):
     done = script(f"analysis.{name}", finished, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
+    assert not done.stderr
     files = [line for line in done.stdout.splitlines() if line]
     assert len(files) >= 2  # one a setting
     for file in files:

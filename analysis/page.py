@@ -29,13 +29,8 @@ img { width: 100%; max-width: 46rem; display: block; margin: 1rem auto; }
 """
 
 
-def report(run: str | Path, out: Path | None = None) -> list[Path]:
-    """Draws every figure of a run and writes `report.html` beside them; returns the files.
-
-    Raises:
-      NotARunError: no run is there.
-    """
-    run = Path(run)
+def write(run: Path, out: Path | None = None) -> list[Path]:
+    """What `analysis.report` does."""
     results = load(run)
     results = results.load().assign_attrs(results.attrs)
     images = [path for figures in FIGURES.values() for path in save(run, figures, results, out)]
