@@ -72,6 +72,23 @@ def before_activation(centred: Array, multiplier: Array, bias: Array, residual: 
     return z if residual is None else z + residual.astype(centred.dtype)
 
 
+def output(
+    activation: Activation | None,
+    epsilon: float,
+    x: Array,
+    shift: Array,
+    offset: Array,
+    var: Array,
+    scale: Array,
+    bias: Array,
+    residual: Array | None,
+) -> Array:
+    """The output from the statistics, in `x`'s dtype."""
+    multiplier = scale.astype(var.dtype) * lax.rsqrt(var + epsilon)
+    z = before_activation(centre(x, shift, offset), multiplier, bias, residual)
+    return (z if activation is None else activation(z)).astype(x.dtype)
+
+
 def widened(tangent: Any, dtype: Any) -> Array | None:
     """A tangent in the precision to compute in; None if there is none."""
     return None if tangent is None or isinstance(tangent, SymbolicZero) else tangent.astype(dtype)
@@ -106,10 +123,8 @@ def batch_norm(
         empty = statistics.counts == 0
         offset, var = (jnp.where(empty, jnp.nan, array) for array in (statistics.offset, statistics.var))
         statistics = statistics._replace(offset=offset, var=var)
-    multiplier = scale.astype(statistics.var.dtype) * lax.rsqrt(statistics.var + settings.epsilon)
-    z = before_activation(centre(x, statistics.shift, statistics.offset), multiplier, bias, residual)
-    y = z if settings.activation is None else settings.activation(z)
-    return y.astype(x.dtype), statistics
+    y = output(settings.activation, settings.epsilon, x, *statistics[:3], scale, bias, residual)
+    return y, statistics
 
 
 def _derivative(settings: Settings, primals: tuple, tangents: tuple) -> tuple[Any, Any]:

@@ -22,7 +22,6 @@ from kernels.batchnorm.fused import (
     Elementwise,
     Reductions,
     Settings,
-    before_activation,
     centre,
     kept_for_slope,
     precision,
@@ -222,28 +221,22 @@ def persistent(
 def _forward(activation: Activation | None, epsilon: float, interpret: bool) -> Direction:
     """`x, scale, bias, residual -> y, shift, offset, var`."""
 
-    def output(x: Array, shift: Array, offset: Array, var: Array, others: Arrays) -> Array:
-        scale, bias, residual = others
-        multiplier = scale.astype(var.dtype) * lax.rsqrt(var + epsilon)
-        z = before_activation(centre(x, shift, offset), multiplier, bias, residual)
-        return (z if activation is None else activation(z)).astype(x.dtype)
-
     def apply(operands: Arrays, _: Arrays) -> Arrays:
         x, scale, bias, residual = operands
 
         def kernel(rows: list[Any], features: list[Any], valid: Array) -> tuple[Array, ...]:
-            x, residual = rows
+            (x, residual), (scale, bias) = rows, features
             moments = _moments(x.astype(precision(x)), valid)[:3]
-            return output(x, *moments, (*features, residual)), *moments
+            return fused.output(activation, epsilon, x, *moments, scale, bias, residual), *moments
 
         outputs = ["rows", "sums", "sums", "sums"]
         y, *moments = _call(kernel, [x, residual], [scale, bias], _power_of_two(len(x)), outputs, interpret)
         return y, *(moment[0] for moment in moments)
 
     def plain(operands: Arrays, _: Arrays) -> Arrays:
-        x, *others = operands
+        x, scale, bias, residual = operands
         moments = xla.REDUCTIONS.statistics(x, None)[:3]
-        return output(x, *moments, tuple(others)), *moments
+        return fused.output(activation, epsilon, x, *moments, scale, bias, residual), *moments
 
     return Direction(apply, plain)
 
