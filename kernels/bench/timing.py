@@ -15,6 +15,8 @@ from kernels.bench.workloads import Workload
 
 # A turn lasts about this long, many calls of what is quick.
 _TURN = 0.02
+# Between turns: threads of the turn before, such as OpenMP's, go on spinning on a core for some milliseconds.
+_PAUSE = 0.02
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def compare(workload: Workload, names: Sequence[str], rounds: int) -> Iterator[R
     for _ in range(rounds):
         for run in runs:
             part, count = ready[run[0]].parts[run[1]], calls[run]
-            result = None
+            time.sleep(_PAUSE)
+            result = jax.block_until_ready(part(sets[-1]))
             started = time.perf_counter()
             for i in range(count):
                 result = part(sets[i % copies])
