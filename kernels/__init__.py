@@ -2,5 +2,6 @@
 
 from kernels.batchnorm.api import batch_norm
 from kernels.batchnorm.reference import normalize
+from kernels.conv.api import conv, ensemble_conv
 
-__all__ = ["batch_norm", "normalize"]
+__all__ = ["batch_norm", "conv", "ensemble_conv", "normalize"]

@@ -1,0 +1,1 @@
+"""Convolutions of many networks at once, each with its own kernel."""

@@ -1,0 +1,237 @@
+"""Convolutions with a member axis: every form, derivative and transformation against the textbook in float64."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+from jax.sharding import PartitionSpec as P
+
+from kernels import conv, ensemble_conv
+
+IMPLEMENTATIONS = [None, "native", "matmul"]
+
+
+def arrays(key, members=3, batch=2, size=(6, 5), window=(3, 3), channels=(4, 5), dtype=jnp.float64):
+    keys = jax.random.split(key, 2)
+    x = jax.random.normal(keys[0], (members, batch, *size, channels[0]), dtype)
+    return x, jax.random.normal(keys[1], (members, *window, *channels), dtype)
+
+
+def like(key, tree):
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(
+        structure, [jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=True)]
+    )
+
+
+def close(actual, expected, tolerance=1e-12):
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.shape == e.shape
+        assert np.linalg.norm(a - e) <= tolerance * np.linalg.norm(e)
+
+
+def cubed(implementation, stride, x, w):
+    """Not linear in anything, so that no derivative of any order is a constant."""
+    return jnp.sin(ensemble_conv(x, w, stride=stride, implementation=implementation))
+
+
+def reverse(f, x, w):
+    y, pull = jax.vjp(f, x, w)
+    return y, pull(like(jax.random.key(5), y))
+
+
+def forward(f, x, w):
+    return jax.jvp(f, (x, w), like(jax.random.key(6), (x, w)))
+
+
+def scalar(f, x, w):
+    return (f(x, w) * like(jax.random.key(7), jax.eval_shape(f, x, w))).sum()
+
+
+def forward_over_reverse(f, x, w):
+    gradient = jax.grad(partial(scalar, f), argnums=(0, 1))
+    return jax.jvp(gradient, (x, w), like(jax.random.key(8), (x, w)))[1]
+
+
+def reverse_over_reverse(f, x, w):
+    gradient = jax.grad(partial(scalar, f), argnums=(0, 1))
+    return reverse(lambda x, w: gradient(x, w), x, w)[1]
+
+
+def linearized(f, x, w):
+    linear = jax.linearize(f, x, w)[1]
+    tangents = like(jax.random.key(9), (x, w))
+    out = linear(*tangents)
+    return out, jax.linear_transpose(linear, *tangents)(out)
+
+
+DERIVATIVES = [reverse, forward, forward_over_reverse, reverse_over_reverse, linearized]
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("derivative", DERIVATIVES)
+@pytest.mark.parametrize(("window", "stride"), [((3, 3), 1), ((3, 3), 2), ((1, 1), 2), ((2, 3), 3)])
+def test_every_derivative(double, implementation, derivative, window, stride):
+    x, w = arrays(jax.random.key(0), window=window)
+    expected = derivative(partial(cubed, "reference", stride), x, w)
+    close(jax.jit(partial(derivative, partial(cubed, implementation, stride)))(x, w), expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.tuples(st.integers(1, 7), st.integers(1, 7)),
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.sampled_from(["native", "matmul"]),
+)
+def test_any_shape(size, window, stride, members, implementation):
+    with jax.enable_x64(True):
+        x, w = arrays(jax.random.key(1), members, 2, size, window, (2, 3))
+        expected = reverse(lambda *args: ensemble_conv(*args, stride=stride, implementation="reference"), x, w)
+        close(reverse(lambda *args: ensemble_conv(*args, stride=stride, implementation=implementation), x, w), expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_the_textbook_is_what_xla_calls_same(double, stride):
+    x, w = arrays(jax.random.key(0), size=(7, 6))
+    expected = jax.vmap(
+        lambda x, w: lax.conv_general_dilated(
+            x, w, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+    )(x, w)
+    close(ensemble_conv(x, w, stride=stride, implementation="reference"), expected)
+    close(ensemble_conv(x, w, stride=stride, implementation="grouped"), expected)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0), (3, 4)])
+def test_vmap_of_one_networks_convolution(double, implementation, axes):
+    """Images, kernels or both mapped, and the map nested in another; with the gradients of each."""
+    x, w = arrays(jax.random.key(0), members=4)
+    x = x if axes[0] is not None else x[0]
+    w = w if axes[1] is not None else w[0]
+    placed = [jnp.moveaxis(a, 0, axis) if axis else a for a, axis in zip((x, w), axes, strict=True)]
+
+    def mapped(name):
+        return jax.vmap(lambda x, w: jnp.sin(conv(x, w, implementation=name)), in_axes=axes)
+
+    close(reverse(mapped(implementation), *placed), reverse(mapped("reference"), *placed))
+    stacked = [jnp.stack([a, 2 * a]) for a in placed]
+    close(
+        reverse(jax.vmap(mapped(implementation)), *stacked),
+        reverse(jax.vmap(mapped("reference")), *stacked),
+    )
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_a_jacobian_by_mapped_cotangents(double, implementation):
+    x, w = arrays(jax.random.key(0), members=1, size=(3, 2), channels=(2, 2))
+
+    def f(name):
+        return lambda x, w: jnp.sin(conv(x, w, implementation=name))
+
+    close(
+        jax.jacrev(f(implementation), argnums=(0, 1))(x[0], w[0]),
+        jax.jacfwd(f("reference"), argnums=(0, 1))(x[0], w[0]),
+    )
+    close(
+        jax.hessian(lambda x, w: f(implementation)(x, w).sum(), argnums=1)(x[0], w[0]),
+        jax.hessian(lambda x, w: f("reference")(x, w).sum(), argnums=1)(x[0], w[0]),
+    )
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("policy", [None, jax.checkpoint_policies.nothing_saveable])
+def test_scan_and_remat(double, implementation, policy):
+    x, _ = arrays(jax.random.key(0), channels=(3, 3))
+    ws = jnp.stack([arrays(jax.random.key(i), channels=(3, 3))[1] for i in range(4)])
+
+    def network(name, x, ws):
+        layer = partial(cubed, name, 1)
+        layer = layer if policy is None else jax.checkpoint(layer, policy=policy)
+        return lax.scan(lambda h, w: (layer(h, w), None), x, ws)[0]
+
+    for derivative in (reverse, forward_over_reverse):
+        close(
+            jax.jit(partial(derivative, partial(network, implementation)))(x, ws),
+            derivative(partial(network, "reference"), x, ws),
+        )
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_shard_map(double, implementation):
+    """Samples on different devices: the kernels' gradients are summed over them."""
+    x, w = arrays(jax.random.key(0), batch=4)
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+
+    def shared(name):
+        f = partial(cubed, name, 1)
+        return jax.shard_map(f, mesh=mesh, in_specs=(P(None, "batch"), P()), out_specs=P(None, "batch"))
+
+    close(jax.jit(partial(reverse, shared(implementation)))(x, w), reverse(partial(cubed, "reference", 1), x, w))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-6), (jnp.bfloat16, 4e-3), (jnp.float16, 5e-4)])
+def test_other_dtypes(implementation, dtype, tolerance):
+    """Sums of products of rounded numbers are rounded once: half a unit of the dtype."""
+    x, w = arrays(jax.random.key(0), dtype=dtype)
+    y, gradients = reverse(partial(ensemble_conv, implementation=implementation), x, w)
+    cotangent = like(jax.random.key(5), y)
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(a, jnp.float64) for a in (x, w, cotangent)]
+        expected, pull = jax.vjp(partial(ensemble_conv, implementation="reference"), *wide[:2])
+        assert y.dtype == dtype
+        close(y.astype(jnp.float64), expected, tolerance)
+        close([g.astype(jnp.float64) for g in gradients], pull(wide[2]), tolerance)
+
+
+def test_every_form_is_a_program_of_its_own():
+    x, w = arrays(jax.random.key(0), dtype=jnp.float32)
+
+    def program(implementation):
+        return jax.jit(partial(ensemble_conv, implementation=implementation)).lower(x, w).compile().as_text()
+
+    assert "feature_group_count=3" in program("grouped")
+    assert "while(" in program("native")
+    assert "convolution(" in program("native")
+    assert "convolution(" not in program("matmul")
+    assert program(None).count("while(") == program("native").count("while(")
+
+
+def test_nothing_but_images_and_kernels_is_kept():
+    x, w = arrays(jax.random.key(0), dtype=jnp.float32)
+    kept = jax.tree.leaves(jax.vjp(ensemble_conv, x, w)[1])
+    assert sorted(a.shape for a in kept) == sorted([x.shape, w.shape])
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "settings", "error", "message"),
+    [
+        ((1, 2, 3, 3, 4), (1, 3, 3, 5, 6), {}, ValueError, r"w must be \[1, rows, columns, 4, channel_out\]"),
+        ((2, 2, 3, 3, 4), (1, 3, 3, 4, 6), {}, ValueError, r"w must be \[2, rows"),
+        ((2, 3, 3, 4), (1, 3, 3, 4, 6), {}, ValueError, r"x must be \[member, batch, height, width, channel\]"),
+        ((1, 0, 3, 3, 4), (1, 3, 3, 4, 6), {}, ValueError, "none empty"),
+        ((1, 2, 3, 3, 4), (1, 3, 3, 4, 6), {"stride": 0}, ValueError, "stride must be at least 1, got 0"),
+        ((1, 2, 3, 3, 4), (1, 3, 3, 4, 6), {"implementation": "cudnn"}, ValueError, "one of reference, grouped, native"),
+    ],
+    ids=["channels", "members", "rank", "empty", "stride", "implementation"],
+)
+def test_refuses(x, w, settings, error, message):
+    # Shapes are checked by the annotations in tests; users meet the function's own checks.
+    with pytest.raises(error, match=message):
+        ensemble_conv.__wrapped__(jnp.ones(x), jnp.ones(w), **settings)
+
+
+def test_refuses_integers_and_mixed_precision():
+    with pytest.raises(TypeError, match="x must be floating, got int32"):
+        ensemble_conv.__wrapped__(jnp.ones((1, 1, 3, 3, 1), int), jnp.ones((1, 3, 3, 1, 1)))
+    with pytest.raises(TypeError, match="w must have x's dtype float32, got bfloat16"):
+        ensemble_conv(jnp.ones((1, 1, 3, 3, 1)), jnp.ones((1, 3, 3, 1, 1), jnp.bfloat16))
