@@ -20,8 +20,14 @@ def _singular_values(matrix: Array) -> Array:
     return jnp.linalg.svd(matrix, compute_uv=False)
 
 
+def _svd(matrix: Array) -> tuple[Array, Array, Array]:
+    left, values, right = jnp.linalg.svd(matrix, full_matrices=False)
+    return left, values, right
+
+
 _qr_one_at_a_time = sequential_vmap(_qr)
 _singular_values_one_at_a_time = sequential_vmap(_singular_values)
+_svd_one_at_a_time = sequential_vmap(_svd)
 
 
 def qr(matrix: Float[Array, "rows columns"]) -> tuple[Float[Array, "rows k"], Float[Array, "k columns"]]:
@@ -32,3 +38,10 @@ def qr(matrix: Float[Array, "rows columns"]) -> tuple[Float[Array, "rows k"], Fl
 def singular_values(matrix: Float[Array, "rows columns"]) -> Float[Array, " k"]:
     """All singular values, largest first."""
     return lax.platform_dependent(matrix, cpu=_singular_values_one_at_a_time, default=_singular_values)
+
+
+def svd(
+    matrix: Float[Array, "rows columns"],
+) -> tuple[Float[Array, "rows k"], Float[Array, " k"], Float[Array, "k columns"]]:
+    """The reduced singular value decomposition: left vectors, values, largest first, and right vectors in rows."""
+    return lax.platform_dependent(matrix, cpu=_svd_one_at_a_time, default=_svd)
