@@ -24,17 +24,17 @@ def draw(results: xr.Dataset, depth: int | None = None) -> Figure:
         for column, net in enumerate(nets):
             panel: Axes = axes[row, column]
             panel.set_title(style.name(net, norm))
-            _panel(panel, kind(results, net, norm, depth), depth, style.colour(net, norm))
+            _panel(panel, kind(results, net, norm, depth), style.colour(net, norm))
     for panel in axes[-1]:
         panel.set_xlabel("training step")
     figure.supylabel("pre-activation: 15th, 50th, 85th percentile")
-    figure.suptitle(f"Drift of one unit's input in the last of {depth} blocks, a line a seed")
+    figure.suptitle(f"Drift of one unit's input in the last block at depth {depth}, a line a seed")
     return figure
 
 
-def _panel(panel: Axes, members: xr.Dataset, depth: int, colour: str) -> None:
+def _panel(panel: Axes, members: xr.Dataset, colour: str) -> None:
     steps = members.probe_step.values
-    found = members.unit_preactivation.isel(layer=depth).values.astype(float)
+    found = members.unit_preactivation.isel(layer=int(members.blocks[0])).values.astype(float)
     for seed, (low, middle, high) in enumerate(np.moveaxis(found, -1, 1)):
         style_of_seed = ("-", "--", ":", "-.")[seed % 4]
         panel.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0)

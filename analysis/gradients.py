@@ -53,16 +53,18 @@ def draw(results: xr.Dataset, step: int = 0) -> Figure:
 
 def _line(panel: Axes, members: xr.Dataset, depth: int, colour: Any, step: int) -> bool:
     """Draws one depth; returns whether all its members had a gradient to draw."""
-    squared = members.output_gradient.isel(probe_step=step, layer=slice(depth + 1)).values.astype(float)
+    squared = members.output_gradient.isel(probe_step=step, layer=slice(int(members.blocks[0]) + 1)).values.astype(
+        float
+    )
     finite = np.isfinite(squared).all(1) & (squared[:, -1] > 0)
     if finite.any():
         # A geometric mean over seeds: gradients differ by factors, not by differences.
         relative = squared[finite] / squared[finite, -1:]
         with np.errstate(divide="ignore"):
-            panel.plot(np.arange(depth + 1), np.exp(np.log(relative).mean(0)), color=colour)
+            panel.plot(np.exp(np.log(relative).mean(0)), color=colour)
     profile = profile_of(members, depth) if step == 0 else None
     if profile is not None:
-        panel.plot(np.arange(depth + 1), profile, color=style.THEORY, linestyle="--", linewidth=1)
+        panel.plot(profile, color=style.THEORY, linestyle="--", linewidth=1)
     return bool(finite.all())
 
 

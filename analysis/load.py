@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import xarray as xr
 import yaml
 
@@ -14,7 +15,7 @@ class NotARunError(ValueError):
 def load(run: str | Path) -> xr.Dataset:
     """Everything a run measured, read as it is asked for.
 
-    Dimensions: `member` (coordinates net, norm, depth, seed, learning_rate, weight_std, bias_std), `step`,
+    Dimensions: `member` (coordinates net, norm, depth, blocks, seed, learning_rate, weight_std, bias_std), `step`,
     `probe_step`, `layer` (0 the stem) and those of single probes. Numbers never measured are NaN. `attrs["config"]`
     and `attrs["provenance"]` hold the run's `config.yaml` and `provenance.json`.
 
@@ -62,3 +63,18 @@ def values(results: xr.Dataset, name: str) -> list:
     """A member coordinate's distinct values: numbers in order, names in order of appearance."""
     found = list(dict.fromkeys(results[name].values.tolist()))
     return found if isinstance(found[0], str) else sorted(found)
+
+
+def largest_and_mean_square(members: xr.Dataset, reading: str, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """The largest singular value and the mean of the squared ones, `[member, matrix]`, at one of the measured steps.
+
+    `reading` is `"frozen"` (a matrix a sample) or `"coupled"` (one). All singular values were measured where that was
+    possible, else the largest ones and an estimate of the mean.
+    """
+    if f"{reading}_spectrum" in members:
+        found = members[f"{reading}_spectrum"].isel(probe_step=step).values
+        largest, mean_square = found[..., 0], np.square(found.astype(float)).mean(-1)
+    else:
+        largest = members[f"{reading}_top"].isel(probe_step=step, top=0).values
+        mean_square = members[f"{reading}_mean_square"].isel(probe_step=step).values
+    return largest.reshape(len(largest), -1), mean_square.reshape(len(mean_square), -1)

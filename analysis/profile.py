@@ -7,9 +7,14 @@ from analysis import theory
 
 
 def profile_of(members: xr.Dataset, depth: int) -> np.ndarray | None:
-    """`theory.gradient_profile` for members of one kind and setting, at one of their depths, or None."""
+    """`theory.gradient_profile` for members of one kind and setting, at one of their depths, or None.
+
+    The theory is of perceptrons.
+    """
     chosen = members.isel(member=members.depth.values == depth)
     config = members.attrs["config"]
+    if config["arch"] != "mlp":
+        return None
     return theory.gradient_profile(
         net=str(members.net.values[0]),
         norm=str(members.norm.values[0]),

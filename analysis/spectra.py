@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from analysis import style, theory
 from analysis.command import main
-from analysis.load import kind, values
+from analysis.load import kind, largest_and_mean_square, values
 from analysis.profile import profile_of
 
 
@@ -17,12 +17,13 @@ from analysis.profile import profile_of
 def draw(results: xr.Dataset, reading: str = "frozen") -> Figure | None:
     """One panel a kind of net: from the median to the largest singular value, and their root mean square.
 
+    Where only the largest ones were measured, the band begins at the root mean square.
+
     `reading` is `"frozen"` (batch statistics held) or `"coupled"` (the whole batch's Jacobian; nets with batch norm
     only). Returns None where the run has no such spectrum.
     """
-    variable = f"{reading}_spectrum"
     norms = [n for n in values(results, "norm") if reading == "frozen" or n != "none"]
-    if variable not in results or not norms:
+    if not norms:
         return None
     nets = values(results, "net")
     figure, axes = style.panels(len(norms), len(nets), sharex=True, sharey=True)
@@ -31,12 +32,12 @@ def draw(results: xr.Dataset, reading: str = "frozen") -> Figure | None:
         for column, net in enumerate(nets):
             panel: Axes = axes[row, column]
             panel.set_title(style.name(net, norm))
-            shown += _panel(panel, kind(results, net, norm), variable)
+            shown += _panel(panel, kind(results, net, norm), reading)
     for panel in axes.flat:
         style.log_values(panel)
         style.depth_axis(panel, values(results, "depth"))
     for panel in axes[-1]:
-        panel.set_xlabel("depth (blocks)")
+        panel.set_xlabel(style.depth_label(results.attrs["config"]))
     for panel in axes[:, 0]:
         panel.set_ylabel("singular value")
     positive = [number for number in shown if number > 0]
@@ -54,31 +55,25 @@ def draw(results: xr.Dataset, reading: str = "frozen") -> Figure | None:
     return figure
 
 
-def _panel(panel: Axes, members: xr.Dataset, variable: str) -> list[float]:
+def _panel(panel: Axes, members: xr.Dataset, reading: str) -> list[float]:
     """Draws one kind of net; returns the numbers that the axis must show."""
-    shown = []
+    shown, exact = [], f"{reading}_spectrum"
     for step, name, colour in ((0, "start", style.START), (-1, "end", style.END)):
-        depths, median, mean, largest = [], [], [], []
+        depths, lower, mean, largest = [], [], [], []
         for depth in values(members, "depth"):
-            found = members[variable].isel(probe_step=step, member=members.depth.values == depth).values
-            found = found[np.isfinite(found)].astype(float)
-            if found.size:
+            chosen = members.isel(member=members.depth.values == depth)
+            top, mean_square = (a.astype(float) for a in largest_and_mean_square(chosen, reading, step))
+            finite = np.isfinite(top) & np.isfinite(mean_square)
+            if finite.any():
                 depths.append(depth)
-                median.append(np.median(found))
-                mean.append(np.sqrt(np.square(found).mean()))
-                largest.append(found.max())
-        panel.fill_between(
-            depths,
-            median,
-            largest,
-            color=colour,
-            alpha=0.3,
-            linewidth=0,
-            label=f"{name}: upper half of the spectrum",
-        )
+                mean.append(np.sqrt(mean_square[finite].mean()))
+                largest.append(top[finite].max())
+                lower.append(np.nanmedian(chosen[exact].isel(probe_step=step).values) if exact in chosen else mean[-1])
+        band = "upper half of the spectrum" if exact in members else "from there to the largest"
+        panel.fill_between(depths, lower, largest, color=colour, alpha=0.3, linewidth=0, label=f"{name}: {band}")
         panel.plot(depths, mean, color=colour, marker="o", markersize=4, label=f"{name}: root mean square")
         shown += [*mean, *largest]
-    if variable == "frozen_spectrum":  # the coupled one's few samples are far from the theory's large batch
+    if reading == "frozen":  # the coupled one's few samples are far from the theory's large batch
         _theory(panel, members)
     return shown
 

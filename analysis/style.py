@@ -73,6 +73,11 @@ def panels(
     return figure, figure.subplots(rows, columns, squeeze=False, **sharing)
 
 
+def depth_label(config: dict[str, Any]) -> str:
+    """What a run counts its depths in."""
+    return "depth (layers)" if config["arch"] == "cnn" else "depth (blocks)"
+
+
 def depth_axis(axes: Axes, depths: Sequence[int]) -> None:
     """Depth on a logarithmic axis with a tick at every depth that was run."""
     axes.set_xscale("log", base=2)

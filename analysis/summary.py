@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Group
 from rich.table import Table
 
-from analysis.load import kind, settings, values
+from analysis.load import kind, largest_and_mean_square, settings, values
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def rows(results: xr.Dataset) -> list[Row]:
             label,
             net,
             norm,
-            tuple(_cell(kind(part, net, norm, d), d, quantity) for d in values(part, "depth")),
+            tuple(_cell(kind(part, net, norm, d), quantity) for d in values(part, "depth")),
         )
         for quantity in QUANTITIES
         for label, part in settings(results)
@@ -67,7 +67,7 @@ def divergences(results: xr.Dataset) -> list[str]:
     return lines
 
 
-def _cell(members: xr.Dataset, depth: int, quantity: str) -> str:
+def _cell(members: xr.Dataset, quantity: str) -> str:
     if quantity == QUANTITIES[0]:
         diverged = np.isfinite(members.diverged_step.values)
         accuracy = members.test_accuracy.isel(probe_step=-1).values[~diverged]
@@ -77,8 +77,8 @@ def _cell(members: xr.Dataset, depth: int, quantity: str) -> str:
     if quantity == QUANTITIES[1]:
         gradient = members.output_gradient.isel(probe_step=0).values.astype(float)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return _geometric(gradient[:, 0] / gradient[:, depth])
-    return _geometric(members.frozen_spectrum.isel(probe_step=0, singular_value=0).max("sample").values.astype(float))
+            return _geometric(gradient[:, 0] / gradient[:, int(members.blocks[0])])
+    return _geometric(largest_and_mean_square(members, "frozen", 0)[0].astype(float).max(1))
 
 
 def _geometric(numbers: np.ndarray) -> str:

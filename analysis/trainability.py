@@ -27,7 +27,7 @@ def draw(results: xr.Dataset) -> Figure:
             _curve(loss, members, final, net, norm, False)
     for panel, label in ((accuracy, "test accuracy"), (loss, "training loss (nats)")):
         style.depth_axis(panel, depths)
-        panel.set_xlabel("depth (blocks)")
+        panel.set_xlabel(style.depth_label(results.attrs["config"]))
         panel.set_ylabel(label)
     accuracy.set_ylim(-0.03, 1.03)
     style.log_values(loss)

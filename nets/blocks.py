@@ -1,10 +1,12 @@
 """The layer a network is deep in. Two published orders of linear map, norm, activation and skip.
 
-A block maps `[batch, width]` to the same shape and, for the probes, gives the pre-activation it computes on the way.
-Any `Block` can stand in the place of these two: add it to `ORDERS` and the commands know it.
+A block maps a hidden state to the next, `[batch, width]` or `[batch, height, width, channel]`, and, for the probes,
+gives the pre-activation it computes on the way. Any `Block` can stand in the place of the first two: add it to `ORDERS`
+and the commands know it.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from flax import nnx
@@ -13,11 +15,13 @@ from jaxtyping import Float
 
 from kernels.batchnorm.activations import Activation
 from nets.activations import ACTIVATIONS
-from nets.initializers import dense
 from nets.norms import NORMS
 from nets.variables import Hyperparameter
 
-Hidden = Float[Array, "batch width"]
+Hidden = Float[Array, "batch *features"]
+
+# Kinds of net by the strength of their skips.
+SKIP_STRENGTH = {"plain": 0.0, "residual": 1.0}
 
 
 class Block(nnx.Module, ABC):
@@ -32,32 +36,24 @@ class Block(nnx.Module, ABC):
 
     @abstractmethod
     def preactivation(self, h: Hidden) -> Hidden:
-        """What the block's activation is applied to."""
+        """What the block's activation is applied to, the last of them if it has several."""
 
 
 class _LinearNormActivation(Block):
+    """One linear map, made by `linear(use_bias=..., rngs=...)`, of `features` (units or channels) to as many."""
+
     def __init__(
         self,
-        width: int,
+        features: int,
+        linear: Callable[..., nnx.Linear | nnx.Conv],
         *,
         skip: float | Float[Array, ""],
         norm: str,
         activation: str,
-        init: str,
-        weight_std: float | Float[Array, ""],
-        bias_std: float | Float[Array, ""],
         rngs: nnx.Rngs,
     ):
-        self.linear = dense(
-            width,
-            width,
-            init=init,
-            weight_std=weight_std,
-            bias_std=bias_std,
-            use_bias=not NORMS[norm].absorbs_bias,
-            rngs=rngs,
-        )
-        self.norm = NORMS[norm].make(width, rngs=rngs)
+        self.linear = linear(use_bias=not NORMS[norm].absorbs_bias, rngs=rngs)
+        self.norm = NORMS[norm].make(features, rngs=rngs)
         self.activation: Activation = ACTIVATIONS[activation]
         self.skip = Hyperparameter(jnp.asarray(skip, self.linear.kernel.dtype))
 

@@ -35,11 +35,9 @@ class Stack(nnx.Module):
         return h
 
     def trace(
-        self, h: Hidden, perturbation: Float[Array, "layer batch width"]
-    ) -> tuple[Hidden, Float[Array, "layer batch width"], Float[Array, "layer batch width"]]:
-        """Runs the stack with `perturbation[l]` added to layer l's output, and changes no variable.
-
-        The derivative by `perturbation` at zero is the derivative by the layers' outputs.
+        self, h: Hidden, perturbation: Float[Array, "layer batch *features"] | None = None
+    ) -> tuple[Hidden, Float[Array, "layer batch *features"], Float[Array, "layer batch *features"]]:
+        """Runs the stack with `perturbation[l]`, if any, added to layer l's output, and changes no variable.
 
         Returns:
           The last output, every layer's output, and every layer's pre-activation.
@@ -50,7 +48,8 @@ class Stack(nnx.Module):
         def body(h, layer):
             state, offset = layer
             before = nnx.merge(graphdef, state).preactivation(h)
-            h = nnx.merge(graphdef, state)(h) + offset
+            h = nnx.merge(graphdef, state)(h)
+            h = h if offset is None else h + offset
             return h, (h, before)
 
         h, (outputs, before) = lax.scan(body, h, (state, perturbation))

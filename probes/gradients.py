@@ -9,7 +9,7 @@ from flax import nnx
 from jax import Array
 from jaxtyping import Float
 
-from nets import Network
+from nets import Network, Stack, Trace
 from probes.network import Inputs, Labels, training_copy
 
 
@@ -25,10 +25,9 @@ class GradientFlow(NamedTuple):
     weight: Float[Array, " layer"]
 
 
-def _squared_norm(gradients: nnx.State, layered: bool) -> Array:
-    """Sum of squares over all weight matrices, of each layer separately where a leading layer axis is present."""
-    matrices = [g for g in jax.tree.leaves(gradients) if g.ndim >= 2 + layered]
-    return jnp.stack([jnp.square(g).sum(tuple(range(int(layered), g.ndim))) for g in matrices]).sum(0)
+def _by_layer(arrays: list[Array]) -> Array:
+    """Sum of squares of arrays `[layer, ...]`, of each layer separately."""
+    return jnp.stack([jnp.square(a).sum(tuple(range(1, a.ndim))) for a in arrays]).sum(0)
 
 
 def gradient_flow(network: Network, x: Inputs, labels: Labels) -> GradientFlow:
@@ -38,16 +37,24 @@ def gradient_flow(network: Network, x: Inputs, labels: Labels) -> GradientFlow:
     """
     graphdef, params, rest = nnx.split(training_copy(network), nnx.Param, ...)
     params, rest = nnx.as_pure((params, rest))
-    first = jax.eval_shape(lambda: nnx.merge(graphdef, params, rest).stem(x))
-    stem_offset = jnp.zeros(first.shape, first.dtype)
-    offsets = jnp.zeros((network.blocks.depth, *first.shape), first.dtype)
 
-    def loss(params, stem_offset, offsets):
-        model = nnx.merge(graphdef, params, rest)
-        h, _, _ = model.blocks.trace(model.stem(x) + stem_offset, offsets)
-        return optax.softmax_cross_entropy_with_integer_labels(model.head(h), labels).mean()
+    def trace(params: nnx.State, offsets: dict[str, Array] | None) -> Trace:
+        return nnx.merge(graphdef, params, rest).trace(x, offsets)
 
-    by_params, by_first, by_outputs = jax.grad(loss, argnums=(0, 1, 2))(params, stem_offset, offsets)
-    output = jnp.concatenate([jnp.square(by_first).sum()[None], jnp.square(by_outputs).sum((1, 2))])
-    weight = jnp.concatenate([_squared_norm(by_params["stem"], False)[None], _squared_norm(by_params["blocks"], True)])
-    return GradientFlow(output, weight)
+    def loss(params: nnx.State, offsets: dict[str, Array]) -> Array:
+        return optax.softmax_cross_entropy_with_integer_labels(trace(params, offsets).logits, labels).mean()
+
+    outputs = jax.eval_shape(trace, params, None).outputs
+    offsets = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), outputs)
+    by_params, by_outputs = jax.grad(loss, argnums=(0, 1))(params, offsets)
+
+    def by_weights(name: str) -> Array:
+        stacked = isinstance(network.sections[name], Stack)
+        matrices = [g for g in jax.tree.leaves(by_params[name]) if g.ndim >= 2 + stacked]
+        return _by_layer(matrices if stacked else [g[None] for g in matrices])
+
+    names = network.section_names[:-1]  # JAX returns the dictionaries sorted by name
+    return GradientFlow(
+        jnp.concatenate([_by_layer([by_outputs[name]]) for name in names]),
+        jnp.concatenate([by_weights(name) for name in names]),
+    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -11,7 +12,10 @@ from nets import Network
 from probes.gradients import gradient_flow
 from probes.network import Inputs, Labels
 from probes.signals import forward_signals
-from probes.spectra import jacobian_spectrum
+from probes.spectra import Reading, jacobian_spectrum, leading_spectrum
+
+# Jacobians whose singular values take fewer multiplications than this, rows x columns x the fewer of them, are formed.
+_DENSE = 2**32
 
 
 @dataclass(frozen=True)
@@ -35,21 +39,41 @@ class Batch(NamedTuple):
     samples: int
 
 
+class Subject(NamedTuple):
+    """What decides whether a probe has anything to say.
+
+    Attributes:
+      norm: the networks' norm.
+      first, last: entries of the first and of the last hidden state of one sample.
+      samples: as in `Batch`.
+    """
+
+    norm: str
+    first: int
+    last: int
+    samples: int
+
+    def is_dense(self, reading: Reading) -> bool:
+        """Whether the Jacobian is small enough to be formed."""
+        scale = self.samples if reading == "coupled" else 1
+        return scale**3 * self.first * self.last * min(self.first, self.last) < _DENSE
+
+
 @dataclass(frozen=True)
 class Probe:
     """A measurement of one network.
 
     Attributes:
-      measure: `(network, batch) -> {variable: array}`; arrays with a `layer` dimension have length `depth + 1`, the
-        stem first.
+      measure: `(network, batch) -> {variable: array}`; arrays with a `layer` dimension have the length of the stem and
+        the blocks.
       variables: what `measure` returns.
-      applies: whether the probe has anything to say of a network with this norm.
+      applies: whether the probe has anything to say.
       one_at_a_time: whether it is too large to run on many networks at once.
     """
 
     measure: Callable[[Network, Batch], dict[str, Array]]
     variables: Mapping[str, Variable]
-    applies: Callable[[str], bool] = lambda norm: True
+    applies: Callable[[Subject], bool] = lambda subject: True
     one_at_a_time: bool = False
 
 
@@ -81,6 +105,28 @@ def _coupled(network: Network, batch: Batch) -> dict[str, Array]:
     return {"coupled_spectrum": jacobian_spectrum(network, batch.inputs, "coupled", batch.samples)}
 
 
+def _leading(reading: Reading, network: Network, batch: Batch) -> dict[str, Array]:
+    found = leading_spectrum(network, batch.inputs, reading, batch.samples)
+    return {
+        f"{reading}_top": found.values,
+        f"{reading}_top_error": found.errors,
+        f"{reading}_mean_square": found.mean_square,
+        f"{reading}_mean_square_error": found.mean_square_error,
+    }
+
+
+def _leading_variables(reading: Reading, dims: tuple[str, ...], what: str) -> dict[str, Variable]:
+    return {
+        f"{reading}_top": Variable((*dims, "top"), f"largest singular values of {what}"),
+        f"{reading}_top_error": Variable((*dims, "top"), "a true singular value lies within this of each"),
+        f"{reading}_mean_square": Variable(dims, f"mean of the squared singular values of {what}"),
+        f"{reading}_mean_square_error": Variable(dims, "its standard error"),
+    }
+
+
+_FROZEN = "d h_last / d h_0, batch statistics held fixed"
+_COUPLED = "d h_last / d h_0 of the spectrum batch as a whole, its own statistics included"
+
 PROBES: dict[str, Probe] = {
     "signals": Probe(
         _signals,
@@ -102,22 +148,24 @@ PROBES: dict[str, Probe] = {
     ),
     "frozen_spectrum": Probe(
         _frozen,
-        {
-            "frozen_spectrum": Variable(
-                ("sample", "singular_value"),
-                "singular values of d h_depth / d h_0, batch statistics held fixed",
-            )
-        },
+        {"frozen_spectrum": Variable(("sample", "singular_value"), f"singular values of {_FROZEN}")},
+        applies=lambda subject: subject.is_dense("frozen"),
+    ),
+    "frozen_top": Probe(
+        partial(_leading, "frozen"),
+        _leading_variables("frozen", ("sample",), _FROZEN),
+        applies=lambda subject: not subject.is_dense("frozen"),
     ),
     "coupled_spectrum": Probe(
         _coupled,
-        {
-            "coupled_spectrum": Variable(
-                ("coupled_singular_value",),
-                "singular values of d h_depth / d h_0 of the spectrum batch as a whole, its own statistics included",
-            )
-        },
-        applies=lambda norm: norm != "none",
+        {"coupled_spectrum": Variable(("coupled_singular_value",), f"singular values of {_COUPLED}")},
+        applies=lambda subject: subject.norm != "none" and subject.is_dense("coupled"),
+        one_at_a_time=True,
+    ),
+    "coupled_top": Probe(
+        partial(_leading, "coupled"),
+        _leading_variables("coupled", (), _COUPLED),
+        applies=lambda subject: subject.norm != "none" and not subject.is_dense("coupled"),
         one_at_a_time=True,
     ),
 }

@@ -10,15 +10,18 @@ from nets import Network
 from probes.network import Inputs, training_copy
 
 PERCENTILES = (15.0, 50.0, 85.0)
+# Values of a layer that percentiles are taken of, at most: sorting all of a large image net's would take minutes.
+_VALUES = 2**17
 
 
 class ForwardSignals(NamedTuple):
-    """What a batch looks like inside a network.
+    """What a batch looks like inside a network; a unit of a convolutional one is a channel, its batch all pixels.
 
     Attributes:
       second_moment: mean of `h_l²` over batch and units, `l = 0..depth`.
       batch_variance: variance of `h_l` over the batch, mean over units, `l = 0..depth`.
-      percentiles: the 15th, 50th and 85th percentile of block l's pre-activations over batch and units, `l = 1..depth`.
+      percentiles: the 15th, 50th and 85th percentile of block l's pre-activations over batch and units, `l = 1..depth`;
+        where these are more than 131,072, over as many, evenly spaced.
       unit_percentiles: the same over the batch alone, for the first unit: what Ioffe & Szegedy 2015, figure 1, draws.
     """
 
@@ -33,15 +36,24 @@ def forward_signals(network: Network, x: Inputs) -> ForwardSignals:
 
     Cost: one forward pass. Source: Poole et al. 2016 (second moments); Ioffe & Szegedy 2015 (percentiles).
     """
-    copy = training_copy(network)
-    first = copy.stem(x)
-    depth = copy.blocks.depth
-    _, outputs, before = copy.blocks.trace(first, jnp.zeros((depth, *first.shape), first.dtype))
-    hidden = jnp.concatenate([first[None], outputs])
-    q = jnp.asarray(PERCENTILES, before.dtype)
+    trace = training_copy(network).trace(x)
+
+    def by_unit(layers: Array) -> Float[Array, "layer row unit"]:
+        return layers.reshape(layers.shape[0], -1, layers.shape[-1])
+
+    def percentiles(layers: Array, dims: tuple[int, ...]) -> Array:
+        return jnp.percentile(layers, jnp.asarray(PERCENTILES, layers.dtype), axis=dims).T
+
+    def thinned(layers: Array) -> Array:
+        # An odd step, so as not to pick the same columns of every image.
+        excess = -(-layers[0].size // _VALUES)
+        return layers[:, :: excess + (excess + 1) % 2]
+
+    hidden = [by_unit(layers) for layers in trace.outputs.values()]
+    before = [thinned(by_unit(layers)) for layers in trace.before.values()]
     return ForwardSignals(
-        second_moment=jnp.square(hidden).mean((1, 2)),
-        batch_variance=hidden.var(1).mean(1),
-        percentiles=jnp.percentile(before.reshape(depth, -1), q, axis=1).T,
-        unit_percentiles=jnp.percentile(before[:, :, 0], q, axis=1).T,
+        second_moment=jnp.concatenate([jnp.square(h).mean((1, 2)) for h in hidden]),
+        batch_variance=jnp.concatenate([h.var(1).mean(1) for h in hidden]),
+        percentiles=jnp.concatenate([percentiles(z, (1, 2)) for z in before]),
+        unit_percentiles=jnp.concatenate([percentiles(z[:, :, 0], (1,)) for z in before]),
     )

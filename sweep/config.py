@@ -8,8 +8,10 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import tyro
 
-from nets import ACTIVATIONS, INITIALIZERS, NORMS, ORDERS
-from nets.mlp import SKIP_STRENGTH
+from nets import ACTIVATIONS, INITIALIZERS, NORMS, ORDERS, SKIP_STRENGTH
+from nets.basic import SHORTCUTS
+from nets.cnn import blocks_per_stage
+from sweep.augmentations import AUGMENTATIONS
 from sweep.data import DATASETS
 from sweep.errors import UserError, unknown
 from sweep.members import ARCHITECTURES
@@ -23,9 +25,11 @@ CHOICES: dict[str, Iterable[str]] = {
     "activation": ACTIVATIONS,
     "order": ORDERS,
     "init": INITIALIZERS,
+    "shortcut": SHORTCUTS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
     "dataset": DATASETS,
+    "augment": AUGMENTATIONS,
 }
 
 
@@ -43,23 +47,25 @@ class Config:
     """
 
     arch: Annotated[str, _choice("arch")] = "mlp"
-    """Architecture."""
+    """Architecture: a perceptron, He et al. 2015's CNN of three stages, or a CNN of one size throughout."""
     nets: Annotated[tuple[str, ...], _choice("nets", True)] = ("plain", "residual")
     """Net kinds: without and with skip connections."""
     norms: Annotated[tuple[str, ...], _choice("norms", True)] = ("none", "batch")
     """Normalization of every layer."""
     depths: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
-    """Numbers of hidden blocks, each one weight matrix of width x width."""
+    """Numbers of hidden blocks, each one weight matrix or convolution; for cnn layers with weights, 6n + 2."""
     seeds: tuple[int, ...] = (0, 1)
     """Seeds of initial weights and batch order."""
     width: int = 64
-    """Units in every hidden layer."""
+    """Units in every hidden layer, channels of a CNN's first stage."""
     activation: Annotated[str, _choice("activation")] = "relu"
     """Activation function."""
     order: Annotated[str, _choice("order")] = "post"
     """Activation after the skip is added (He et al. 2015) or before the weights (He et al. 2016)."""
     init: Annotated[str, _choice("init")] = "normal"
     """Distribution of the initial weights."""
+    shortcut: Annotated[str, _choice("shortcut")] = "A"
+    """How skips of a CNN change size: by zeros (A) or a projection (B)."""
     weight_std: tuple[float, ...] = (1.0,)
     """Scale of the initial weights, variance weight_std^2/fan_in: 1 is LeCun's, 1.414 He's for ReLU. Sweeps."""
     bias_std: tuple[float, ...] = (0.0,)
@@ -80,6 +86,8 @@ class Config:
     """Data set; digits comes with scikit-learn, the others are read from --data-dir."""
     data_dir: Path | None = None
     """Folder that holds the data set's files."""
+    augment: Annotated[str, _choice("augment")] = "none"
+    """What is done to training images at random: crop-flip pads 4 pixels, crops and mirrors."""
     batch_size: int = 128
     """Samples per step."""
     steps: int = 300
@@ -90,6 +98,8 @@ class Config:
     """Training samples that the gradient and signal probes see."""
     spectrum_batch_size: int = 8
     """Samples of these at which Jacobian spectra are taken; coupled ones use these samples' own batch statistics."""
+    test_samples: int | None = None
+    """Test samples that are evaluated, by default all."""
     out: Path = Path("runs")
     """Folder that holds the runs."""
     name: str | None = None
@@ -122,6 +132,7 @@ class Config:
             ("warmup_steps", 0),
             ("probe_batch_size", 2),
             ("spectrum_batch_size", 2),
+            ("test_samples", 1),
             ("seeds", 0),
             ("weight_std", 0.0),
             ("bias_std", 0.0),
@@ -134,6 +145,12 @@ class Config:
             for number in value if isinstance(value, tuple) else () if value is None else (value,):
                 if not least <= number < float("inf"):
                     raise UserError(f"{flag_name(name)} must be at least {least} and finite, got {number}")
+        if self.arch == "cnn":
+            for depth in self.depths:
+                try:
+                    blocks_per_stage(depth)
+                except ValueError:
+                    raise UserError(f"--depths of --arch cnn must be 6n + 2 (8, 14, 20, ...), got {depth}") from None
         if max(self.seeds) >= 2**31:
             raise UserError(f"--seeds must be below 2^31, got {max(self.seeds)}")
         if self.momentum >= 1:

@@ -10,14 +10,14 @@ import numpy as np
 import optax
 from jax import Array, lax
 from jax.stages import Compiled, Lowered
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
+from sweep.augmentations import AUGMENTATIONS
 from sweep.config import Config
 from sweep.data import Dataset
-from sweep.ensemble import Ensemble
-from sweep.members import data_key
+from sweep.ensemble import Ensemble, Parts
+from sweep.members import augmentation_key, data_key
 from sweep.optimizers import OPTIMIZERS, schedule
-from sweep.staircase import Parts
 
 # Steps whose losses one call can return; a call may take fewer, at no new compilation.
 STEPS_PER_CALL = 64
@@ -51,22 +51,33 @@ class TrainState(NamedTuple):
     diverged: Int[Array, " member"]
 
 
-class Data(NamedTuple):
-    """A data set on the device."""
+Images = UInt8[Array, "*batch height width channel"] | Float[Array, "*batch height width channel"]
 
-    train_inputs: Float[Array, "train features"]
+
+class Data(NamedTuple):
+    """A data set on the device, images as they were stored, with the training pixels' statistics by channel."""
+
+    train_images: Images
     train_labels: Int[Array, " train"]
-    test_inputs: Float[Array, "test features"]
+    test_images: Images
     test_labels: Int[Array, " test"]
+    mean: Float[Array, " channel"]
+    std: Float[Array, " channel"]
+
+    def inputs(self, images: Images) -> Float[Array, "*batch height width channel"]:
+        """What networks see of images: zero mean and unit variance, in JAX's default precision."""
+        return (images.astype(self.mean.dtype) - self.mean) / self.std
 
 
 def put(dataset: Dataset) -> Data:
-    """Copies a data set to the device, inputs in JAX's default precision."""
+    """Copies a data set to the device."""
     return Data(
-        jnp.asarray(dataset.train_inputs, float),
+        jnp.asarray(dataset.train_images),
         jnp.asarray(dataset.train_labels),
-        jnp.asarray(dataset.test_inputs, float),
+        jnp.asarray(dataset.test_images),
         jnp.asarray(dataset.test_labels),
+        jnp.asarray(dataset.mean, float),
+        jnp.asarray(dataset.std, float),
     )
 
 
@@ -125,7 +136,10 @@ class Engine:
         return jax.grad(total, has_aux=True)(params)
 
     def batch(self, order: Array, step: Array, data: Data) -> tuple[Array, Array, Array]:
-        """The step's order, inputs and labels, by member: each seed shuffles anew in every epoch and drops the rest."""
+        """The step's order, inputs and labels, by member: each seed shuffles anew in every epoch and drops the rest.
+
+        What is done to the images at random depends on seed and step.
+        """
         size = self.config.batch_size
         samples = data.train_labels.shape[0]
         epoch, position = jnp.divmod(step, samples // size)
@@ -140,9 +154,13 @@ class Engine:
 
         order = lax.cond(position == 0, shuffle, lambda: order)
         rows = lax.dynamic_slice_in_dim(order, position * size, size, 1)
+
+        def augmented(seed: Array, x: Array) -> Array:
+            return AUGMENTATIONS[self.config.augment](jax.random.fold_in(augmentation_key(seed), step), x)
+
+        x = jax.vmap(augmented)(jnp.asarray(self.seeds), data.inputs(data.train_images[rows]))
         seed_of_member = np.searchsorted(self.seeds, self.ensemble.member_values("seed"))
-        rows = rows[seed_of_member]
-        return order, data.train_inputs[rows], data.train_labels[rows]
+        return order, x[seed_of_member], data.train_labels[rows][seed_of_member]
 
     def step(self, state: TrainState, data: Data) -> tuple[TrainState, Float[Array, " member"]]:
         """One step of every member, and the losses before it."""
@@ -153,7 +171,7 @@ class Engine:
         # optax computes a whole step's share in float32; a float's in its own precision.
         share = schedule(config.schedule, config.steps, config.warmup_steps)(state.step.astype(float))
         rates = jnp.asarray(self.ensemble.member_values("learning_rate")) * share
-        params = optax.apply_updates(state.params, self.ensemble.staircase.scale(cast(Parts, directions), -rates))
+        params = optax.apply_updates(state.params, self.ensemble.scale(cast(Parts, directions), -rates))
         diverged = jnp.where((state.diverged < 0) & ~jnp.isfinite(losses), state.step, state.diverged)
         return TrainState(cast(Parts, params), rest, moments, state.step + 1, order, diverged), losses
 
@@ -169,18 +187,18 @@ class Engine:
             state, losses = self.step(state, data)
             return state, history.at[i].set(losses)
 
-        history = jnp.full((STEPS_PER_CALL, members), jnp.nan, data.train_inputs.dtype)
+        history = jnp.full((STEPS_PER_CALL, members), jnp.nan, data.mean.dtype)
         return lax.fori_loop(0, steps, body, (state, history))
 
     @partial(jax.jit, static_argnums=0)
     def evaluate(
         self, params: Parts, rest: Parts, data: Data
     ) -> tuple[Float[Array, " member"], Float[Array, " member"]]:
-        """Every member's mean loss and accuracy over the test set, batch norm with its running statistics.
+        """Every member's mean loss and accuracy over the test images, batch norm with its running statistics.
 
         Where the loss is not finite there is no prediction either, and the accuracy is NaN.
         """
-        samples = data.test_labels.shape[0]
+        samples = min(data.test_labels.shape[0], self.config.test_samples or data.test_labels.shape[0])
         size = min(samples, max(self.config.batch_size, 256))
         chunks = -(-samples // size)
         members = len(self.ensemble.members)
@@ -188,7 +206,7 @@ class Engine:
         def chunk(i: Array) -> tuple[Array, Array]:
             rows = i * size + jnp.arange(size)
             counts = rows < samples  # the last chunk may reach past the end
-            x, labels = data.test_inputs[rows % samples], data.test_labels[rows % samples]
+            x, labels = data.inputs(data.test_images[rows % samples]), data.test_labels[rows % samples]
             by_sample, logits, _ = self.losses(
                 params,
                 rest,

@@ -1,9 +1,10 @@
 """Many members of one structure, of any depths, as one pure function."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,22 +13,19 @@ from flax import nnx
 from jax import Array, lax
 from jaxtyping import Float, PyTree
 
+from nets import Network, Stack
 from nets.stack import step
 from sweep.members import Member, Structure, init_key
-from sweep.staircase import Parts, Staircase
+from sweep.staircase import Staircase
 
-
-class Graphs(NamedTuple):
-    """The code of a network's three parts, as Flax keeps it apart from the arrays."""
-
-    stem: nnx.GraphDef
-    block: nnx.GraphDef
-    head: nnx.GraphDef
+# An ensemble's arrays by section: parameters, statistics, gradients and optimizer moments all come in this shape. A
+# stack's are a tuple of segments `[layer, member, ...]`, a single module's `[member, ...]`.
+Parts = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Members of one structure, deepest first. Knows of a network only that it is `head(blocks(stem(x)))`.
+    """Members of one structure, deepest first. Knows of a network only that it is one section after the other.
 
     Attributes:
       structure: what the members share.
@@ -43,62 +41,143 @@ class Ensemble:
         return cls(structure, tuple(sorted(members, key=lambda member: -member.depth)))
 
     @cached_property
-    def staircase(self) -> Staircase:
-        """The layout of the members' layers."""
-        return Staircase(tuple(member.depth for member in self.members))
+    def groups(self) -> dict[int, slice]:
+        """The members of each depth, deepest first."""
+        depths = [member.depth for member in self.members]
+        return {depth: slice(depths.index(depth), depths.index(depth) + depths.count(depth)) for depth in depths}
 
-    def graphs(self, training: bool) -> Graphs:
-        """The parts' code, in training or in evaluation mode."""
-        network = nnx.eval_shape(lambda: self.members[0].build(self.structure))
+    @cached_property
+    def outlines(self) -> dict[int, Network]:
+        """A network of each depth, deepest first, with shapes in place of arrays. The deepest has all sections."""
+        return {
+            depth: nnx.eval_shape(partial(self.members[group.start].build, self.structure))
+            for depth, group in self.groups.items()
+        }
+
+    @cached_property
+    def deepest(self) -> Network:
+        """The outline of the deepest members."""
+        return next(iter(self.outlines.values()))
+
+    @cached_property
+    def staircases(self) -> dict[str, Staircase]:
+        """The layout of the members' layers in every section that is a stack."""
+
+        def layers(member: Member, name: str) -> int:
+            outline = self.outlines[member.depth]
+            return getattr(outline, name).depth if name in outline.section_names else 0
+
+        return {
+            name: Staircase(tuple(layers(member, name) for member in self.members))
+            for name, section in self.deepest.sections.items()
+            if isinstance(section, Stack)
+        }
+
+    @cached_property
+    def hidden_sizes(self) -> tuple[int, int]:
+        """Entries of the first and of the last hidden state of one sample."""
+        graphdef, state = nnx.split(self.deepest)
+        image = jax.ShapeDtypeStruct((1, *self.structure.image_shape), float)
+        outputs = jax.eval_shape(lambda state, x: nnx.merge(graphdef, state).trace(x).outputs, state, image)
+        first, last = (outputs[self.deepest.section_names[i]] for i in (0, -2))
+        return math.prod(first.shape[2:]), math.prod(last.shape[2:])
+
+    def graphs(self, training: bool) -> dict[str, nnx.GraphDef]:
+        """The sections' code as Flax keeps it apart from the arrays, in training or in evaluation mode."""
+        network = nnx.clone(self.deepest)
         network.train() if training else network.eval()
-        return Graphs(*(nnx.split(part)[0] for part in (network.stem, network.blocks.layers, network.head)))
+        return {name: nnx.split(_module(section))[0] for name, section in network.sections.items()}
 
     def init(self) -> tuple[Parts, Parts]:
         """The members' initial parameters, and their other variables (statistics, skip strengths)."""
-        built = {depth: self._build(depth) for depth in self.staircase.groups}
-        params, rest = ({depth: states[kind] for depth, states in built.items()} for kind in (0, 1))
-        return self.staircase.assemble(params), self.staircase.assemble(rest)
+        built = {depth: self._build(depth) for depth in self.groups}
 
-    def _build(self, depth: int) -> tuple[dict[str, nnx.State], dict[str, nnx.State]]:
-        """Parameters and other variables, by part, of all members of one depth, with a leading member axis."""
+        def assembled(kind: int, name: str) -> PyTree[Array]:
+            found = {depth: sections[name][kind] for depth, sections in built.items() if name in sections}
+            if name in self.staircases:
+                layers = {depth: getattr(self.outlines[depth], name).depth for depth in found}
+                return self.staircases[name].assemble([(layers[depth], arrays) for depth, arrays in found.items()])
+            return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found.values())
 
-        def build(seed: Array, *numbers: Array) -> tuple[dict[str, nnx.State], dict[str, nnx.State]]:
+        params, rest = ({name: assembled(kind, name) for name in self.deepest.section_names} for kind in (0, 1))
+        return params, rest
+
+    def _build(self, depth: int) -> dict[str, tuple[nnx.State, nnx.State]]:
+        """Parameters and other variables, by section, of all members of one depth, with a leading member axis."""
+
+        def build(seed: Array, *numbers: Array) -> dict[str, tuple[nnx.State, nnx.State]]:
             network = self.structure.build(depth, init_key(seed, depth), *numbers)
-            parts = {"stem": network.stem, "blocks": network.blocks.layers, "head": network.head}
-            split = {name: nnx.as_pure(nnx.split(part, nnx.Param, ...)[1:]) for name, part in parts.items()}
-            return {name: split[name][0] for name in parts}, {name: split[name][1] for name in parts}
+            found = {}
+            for name, section in network.sections.items():
+                _, params, rest = nnx.split(_module(section), nnx.Param, ...)
+                found[name] = nnx.as_pure(params), nnx.as_pure(rest)
+            return found
 
-        group = self.staircase.groups[depth]
+        group = self.groups[depth]
         numbers = [self.member_values(name)[group] for name in ("seed", "skip", "weight_std", "bias_std")]
         return jax.vmap(build)(*map(jnp.asarray, numbers))
 
     def forward(
-        self, graphs: Graphs, params: Parts, rest: Parts, x: Float[Array, "member batch *features"]
+        self, graphs: dict[str, nnx.GraphDef], params: Parts, rest: Parts, x: Float[Array, "member batch *features"]
     ) -> tuple[Float[Array, "member batch classes"], Parts]:
         """All members' logits, each on its own batch, and their updated variables."""
+        updated: Parts = {}
+        for name, graph in graphs.items():
+            section = jax.vmap(partial(step, graph))
+            if name in self.staircases:
+                x, updated[name] = _climb(self.staircases[name], section, params[name], rest[name], x)
+            else:
+                x, updated[name] = section(params[name], rest[name], x)
+        return x, updated
 
-        def part(graphdef: nnx.GraphDef) -> Callable:
-            return jax.vmap(partial(step, graphdef))
+    def extract(self, parts: Parts, depth: int) -> dict[str, PyTree[Array]]:
+        """The arrays of the members of one depth by section, each with a leading member axis."""
+        group = self.groups[depth]
 
-        h, stem = part(graphs.stem)(params.stem, rest.stem, x)
-        block = part(graphs.block)
-        segments, finished = [], []
-        for segment, *layers in zip(self.staircase.segments, params.segments, rest.segments, strict=True):
-            finished.append(h[segment.members :])
-            h, updated = lax.scan(lambda h, layer: block(*layer, h), h[: segment.members], tuple(layers))
-            segments.append(updated)
-        h = jnp.concatenate([h, *reversed(finished)])
-        logits, head = part(graphs.head)(params.head, rest.head, h)
-        return logits, Parts(stem, tuple(segments), head)
+        def of(name: str) -> PyTree[Array]:
+            if name in self.staircases:
+                return self.staircases[name].extract(parts[name], group)
+            return jax.tree.map(lambda leaf: leaf[group], parts[name])
+
+        return {name: of(name) for name in self.outlines[depth].section_names}
+
+    def scale(self, parts: Parts, factors: Float[Array, " member"]) -> Parts:
+        """Multiplies every member's arrays by its own factor."""
+
+        def scaled(leaf: Array, axis: int) -> Array:
+            shape = [1] * leaf.ndim
+            shape[axis] = -1
+            return leaf * factors[: leaf.shape[axis]].reshape(shape).astype(leaf.dtype)
+
+        return {
+            name: jax.tree.map(partial(scaled, axis=int(name in self.staircases)), part) for name, part in parts.items()
+        }
 
     def networks(self, params: Parts, rest: Parts, depth: int) -> tuple[nnx.GraphDef, PyTree[Array]]:
         """The members of one depth as whole networks: `nnx.merge(graphdef, state)` under `vmap` over the state."""
-        alone = self.members[self.staircase.groups[depth].start]
-        graphdef = nnx.graphdef(nnx.eval_shape(lambda: alone.build(self.structure)))
-        parts = [self.staircase.extract(part, depth) for part in (params, rest)]
-        states = [{"stem": p["stem"], "blocks": {"layers": p["blocks"]}, "head": p["head"]} for p in parts]
-        return graphdef, nnx.merge_state(*(nnx.State(state) for state in states))
+        states = []
+        for parts in (params, rest):
+            found = self.extract(parts, depth)
+            states.append({name: {"layers": s} if name in self.staircases else s for name, s in found.items()})
+        return nnx.graphdef(self.outlines[depth]), nnx.merge_state(*(nnx.State(state) for state in states))
 
     def member_values(self, name: str) -> np.ndarray:
         """One field of every member, in the ensemble's order."""
         return np.asarray([getattr(member, name) for member in self.members])
+
+
+def _module(section: nnx.Module) -> nnx.Module:
+    """What holds a section's arrays, and for a stack is the code of one layer."""
+    return section.layers if isinstance(section, Stack) else section
+
+
+def _climb(
+    staircase: Staircase, layer: Callable, params: PyTree[Array], rest: PyTree[Array], h: Float[Array, "member ..."]
+) -> tuple[Float[Array, "member ..."], PyTree[Array]]:
+    """All members' layers, one scan a segment over those that go on; the others wait at the end of theirs."""
+    segments, finished = [], []
+    for segment, *layers in zip(staircase.segments, params, rest, strict=True):
+        finished.append(h[segment.members :])
+        h, updated = lax.scan(lambda h, arrays: layer(*arrays, h), h[: segment.members], tuple(layers))
+        segments.append(updated)
+    return jnp.concatenate([h, *reversed(finished)]), tuple(segments)

@@ -59,6 +59,8 @@ def count_flops(program: str, *, unknown_trips: int = 1) -> int:
             return _floats(i.shape)
         if i.op == "dot":
             return _dot(i, shapes)
+        if i.op == "convolution":
+            return _convolution(i, shapes)
         if i.op == "conditional":
             names = re.findall(r"[\w.\-]+", " ".join(filter(None, _BRANCHES.findall(i.rest)[0])))
             return max(of(name) for name in names)
@@ -101,3 +103,10 @@ def _dot(i: _Instruction, shapes: dict[str, str]) -> int:
     left = [int(d) for d in _SHAPE.findall(shapes[_operands(i.rest)[0]])[0][1].split(",")]
     contracted = re.findall(r"lhs_contracting_dims=\{([\d,]*)\}", i.rest)[0]
     return 2 * _floats(i.shape) * prod(left[int(d)] for d in contracted.split(",") if d)
+
+
+def _convolution(i: _Instruction, shapes: dict[str, str]) -> int:
+    """Every output as a sum over the whole kernel, its zeros from padding and dilation included."""
+    kernel = [int(d) for d in _SHAPE.findall(shapes[_operands(i.rest)[1]])[0][1].split(",")]
+    outputs = re.findall(r"dim_labels=\w+_(\w+)->", i.rest)[0].index("o")
+    return 2 * _floats(i.shape) * prod(kernel) // kernel[outputs]

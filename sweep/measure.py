@@ -1,6 +1,6 @@
 """Runs the probes on an ensemble: every member as a whole network, one compiled program for all depths."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import jax
@@ -9,16 +9,34 @@ from flax import nnx
 from jax import Array, lax
 from jaxtyping import Float, Int
 
-from probes import PROBES, Batch, Probe
+from probes import PROBES, Batch, Probe, Subject
+from probes.signals import PERCENTILES
+from probes.spectra import TOP
 from sweep.config import Config
 from sweep.engine import Data
-from sweep.ensemble import Ensemble
-from sweep.staircase import Parts
+from sweep.ensemble import Ensemble, Parts
+
+# Networks with hidden states of at least so many entries are measured one at a time, lest many fill the memory.
+_LARGE = 4096
 
 
-def applicable(norm: str) -> dict[str, Probe]:
-    """The probes that have something to say of networks with this norm."""
-    return {name: probe for name, probe in PROBES.items() if probe.applies(norm)}
+def applicable(ensemble: Ensemble, samples: int) -> dict[str, Probe]:
+    """The probes that have something to say of these networks, with spectra taken at so many samples."""
+    subject = Subject(ensemble.structure.norm, *ensemble.hidden_sizes, samples)
+    return {name: probe for name, probe in PROBES.items() if probe.applies(subject)}
+
+
+def dimensions(config: Config, ensembles: Sequence[Ensemble]) -> dict[str, int]:
+    """The lengths of what probes measure, by dimension."""
+    values = max(min(ensemble.hidden_sizes) for ensemble in ensembles)
+    return {
+        "layer": max(ensemble.deepest.block_count for ensemble in ensembles) + 1,
+        "percentile": len(PERCENTILES),
+        "sample": config.spectrum_batch_size,
+        "singular_value": values,
+        "coupled_singular_value": values * config.spectrum_batch_size,
+        "top": TOP,
+    }
 
 
 def probe_rows(config: Config, samples: int) -> Int[Array, " probe"]:
@@ -39,28 +57,33 @@ def measure(
     rows: Int[Array, " probe"],
 ) -> Mapping[str, Float[Array, "member ..."]]:
     """What the named probes find in every member; entries past a member's own depth are NaN."""
-    batch = Batch(data.train_inputs[rows], data.train_labels[rows], spectrum_samples)
+    batch = Batch(data.inputs(data.train_images[rows]), data.train_labels[rows], spectrum_samples)
+    layers = ensemble.deepest.block_count + 1
+    large = max(ensemble.hidden_sizes) >= _LARGE
     results = []
-    for depth in ensemble.staircase.groups:
+    for depth in ensemble.groups:
         graphdef, state = ensemble.networks(params, rest, depth)
         found: dict[str, Array] = {}
         for name in probes:
-            found |= _measure(PROBES[name], graphdef, state, batch, deepest=ensemble.staircase.depths[0])
+            probe = PROBES[name]
+            found |= _measure(probe, graphdef, state, batch, layers, one_at_a_time=large or probe.one_at_a_time)
         results.append(found)
     return jax.tree.map(lambda *groups: jnp.concatenate(groups), *results)
 
 
-def _measure(probe: Probe, graphdef: nnx.GraphDef, state: nnx.State, batch: Batch, deepest: int) -> dict[str, Array]:
+def _measure(
+    probe: Probe, graphdef: nnx.GraphDef, state: nnx.State, batch: Batch, layers: int, one_at_a_time: bool
+) -> dict[str, Array]:
     """One probe on all networks of one depth."""
 
     def one(state: nnx.State) -> dict[str, Array]:
         return probe.measure(nnx.merge(graphdef, state), batch)
 
-    measured = lax.map(one, state) if probe.one_at_a_time else jax.vmap(one)(state)
+    measured = lax.map(one, state) if one_at_a_time else jax.vmap(one)(state)
 
     def padded(name: str, values: Array) -> Array:
         widths = [(0, 0)] + [
-            (0, deepest + 1 - size if dim == "layer" else 0)
+            (0, layers - size if dim == "layer" else 0)
             for dim, size in zip(probe.variables[name].dims, values.shape[1:], strict=True)
         ]
         return jnp.pad(values, widths, constant_values=jnp.nan)

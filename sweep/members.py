@@ -1,17 +1,35 @@
 """The members of a sweep: who they are, and how each is built."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import jax
 from flax import nnx
 from jax import Array
 from jaxtyping import Float, Int, Key
 
-from nets import MLP, Network
-from nets.mlp import SKIP_STRENGTH
+from nets import CNN, MLP, SKIP_STRENGTH, Network
 
-ARCHITECTURES: dict[str, Callable[..., Network]] = {"mlp": MLP}
+ImageShape = tuple[int, int, int]
+
+
+def _mlp(image_shape: ImageShape, shortcut: str, **settings: Any) -> Network:
+    del shortcut  # every block of an MLP has one size
+    return MLP(in_features=math.prod(image_shape), **settings)
+
+
+def _cnn(layout: str, image_shape: ImageShape, **settings: Any) -> Network:
+    return CNN(layout=layout, in_channels=image_shape[-1], **settings)
+
+
+ARCHITECTURES: dict[str, Callable[..., Network]] = {
+    "mlp": _mlp,
+    "cnn": partial(_cnn, "staged"),
+    "isotropic-cnn": partial(_cnn, "isotropic"),
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +42,8 @@ class Structure:
     activation: str
     order: str
     init: str
-    in_features: int
+    shortcut: str
+    image_shape: ImageShape
     out_features: int
 
     def build(
@@ -37,7 +56,8 @@ class Structure:
     ) -> Network:
         """One network of this structure; every argument but `depth` may be traced."""
         return ARCHITECTURES[self.arch](
-            in_features=self.in_features,
+            image_shape=self.image_shape,
+            shortcut=self.shortcut,
             out_features=self.out_features,
             depth=depth,
             width=self.width,
@@ -82,3 +102,8 @@ def init_key(seed: int | Int[Array, ""], depth: int) -> Key[Array, ""]:
 def data_key(seed: int | Int[Array, ""]) -> Key[Array, ""]:
     """The key of the order in which a member of this seed sees the data."""
     return jax.random.split(jax.random.key(seed))[1]
+
+
+def augmentation_key(seed: int | Int[Array, ""]) -> Key[Array, ""]:
+    """The key of what is done at random to the images that a member of this seed sees."""
+    return jax.random.split(jax.random.key(seed), 3)[2]

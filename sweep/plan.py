@@ -3,7 +3,7 @@
 from itertools import product
 
 from sweep.config import Config
-from sweep.members import Member, Structure
+from sweep.members import ImageShape, Member, Structure
 
 
 def members_of(config: Config) -> tuple[Member, ...]:
@@ -22,7 +22,7 @@ def members_of(config: Config) -> tuple[Member, ...]:
     )
 
 
-def structures_of(config: Config, in_features: int, out_features: int) -> dict[Structure, tuple[Member, ...]]:
+def structures_of(config: Config, image_shape: ImageShape, out_features: int) -> dict[Structure, tuple[Member, ...]]:
     """The programs of a sweep and the members each trains, in the order of `members_of`."""
     groups: dict[Structure, tuple[Member, ...]] = {}
     for member in members_of(config):
@@ -33,7 +33,8 @@ def structures_of(config: Config, in_features: int, out_features: int) -> dict[S
             config.activation,
             config.order,
             config.init,
-            in_features,
+            config.shortcut,
+            image_shape,
             out_features,
         )
         groups[structure] = (*groups.get(structure, ()), member)

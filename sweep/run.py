@@ -16,7 +16,6 @@ from sweep.engine import STEPS_PER_CALL, Data, Engine, TrainState, compile_quick
 from sweep.ensemble import Ensemble
 from sweep.errors import UserError
 from sweep.measure import applicable, measure, probe_rows
-from sweep.members import Member, Structure
 from sweep.plan import members_of, structures_of
 from sweep.progress import RunProgress
 from sweep.provenance import provenance
@@ -48,17 +47,20 @@ def run(config: Config, console: Console | None = None) -> Path:
     console = console or Console()
     dataset = load(config.dataset, config.data_dir)
     _check_sizes(config, dataset)
-    structures = structures_of(config, dataset.train_inputs.shape[1], dataset.classes)
+    ensembles = [
+        Ensemble.of(structure, members)
+        for structure, members in structures_of(config, dataset.image_shape, dataset.classes).items()
+    ]
     data = put(dataset)
     record: dict[str, Any] = provenance() | {"status": "running", "programs": []}
-    store = Store.create(config, record)
+    store = Store.create(config, ensembles, record)
     directory = store.path
 
     try:
         console.print(f"{len(members_of(config))} members, writing to {directory}", highlight=False)
-        with RunProgress(config.steps * len(structures), console) as progress:
-            for structure, members in structures.items():
-                record["programs"].append(_train(config, structure, members, data, store, progress))
+        with RunProgress(config.steps * len(ensembles), console) as progress:
+            for ensemble in ensembles:
+                record["programs"].append(_train(config, ensemble, data, store, progress))
         record["status"] = "complete"
     except BaseException as error:
         record["status"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
@@ -97,22 +99,19 @@ def _check_sizes(config: Config, dataset: Dataset) -> None:
 
 def _train(
     config: Config,
-    structure: Structure,
-    members: tuple[Member, ...],
+    ensemble: Ensemble,
     data: Data,
     store: Store,
     progress: RunProgress,
 ) -> dict[str, Any]:
-    """Trains and measures the members of one structure; returns what is worth recording of its program."""
-    title = f"{structure.arch} norm={structure.norm}"
-    engine = Engine(config, Ensemble.of(structure, members))
-    ensemble = engine.ensemble
+    """Trains and measures one ensemble; returns what is worth recording of its program."""
+    title = f"{ensemble.structure.arch} norm={ensemble.structure.norm}"
+    engine = Engine(config, ensemble)
     rows = probe_rows(config, len(data.train_labels))
     # The ensemble's members stand deepest first; the store's stand in the order of `members_of`.
-    everyone = members_of(config)
-    first = everyone.index(members[0])
-    block = slice(first, first + len(members))
-    to_store = np.asarray([ensemble.members.index(member) for member in members])
+    places = np.asarray([members_of(config).index(member) for member in ensemble.members])
+    block = slice(places.min(), places.max() + 1)
+    to_store = np.argsort(places)
 
     progress.doing(f"{title}: compiling")
     clock = time.perf_counter()
@@ -120,8 +119,8 @@ def _train(
     state = compile_quickly(engine.init.lower(engine, len(data.train_labels)))()
     train = engine.train.lower(engine, state, data, jnp.int32(0)).compile()
     evaluate = engine.evaluate.lower(engine, state.params, state.rest, data).compile()
-    names = tuple(applicable(structure.norm))
     samples = config.spectrum_batch_size
+    names = tuple(applicable(ensemble, samples))
     probe = compile_quickly(measure.lower(names, samples, ensemble, state.params, state.rest, data, rows))
     compile_seconds = time.perf_counter() - clock
 
@@ -160,7 +159,7 @@ def _train(
     jax.block_until_ready(state)
     return {
         "structure": title,
-        "members": len(members),
+        "members": len(ensemble.members),
         "compile_seconds": round(compile_seconds, 2),
         "train_seconds": round(train_seconds, 2),
         "probe_seconds": round(probe_seconds, 2),

@@ -5,7 +5,7 @@ member at least that deep, stacked `[layer, member, ...]`. Those members are alw
 members are a contiguous slice of the segment's before, and the work is exactly the sum of the depths.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, PyTree
+from jaxtyping import PyTree
 
 
 class Segment(NamedTuple):
@@ -24,89 +24,49 @@ class Segment(NamedTuple):
     members: int
 
 
-class Parts(NamedTuple):
-    """An ensemble's arrays: parameters, statistics, gradients and optimizer moments all come in this shape.
-
-    Attributes:
-      stem, head: pytrees of `[member, ...]`.
-      segments: one pytree of `[layer, member, ...]` a segment.
-    """
-
-    stem: PyTree[Array]
-    segments: tuple[PyTree[Array], ...]
-    head: PyTree[Array]
-
-
 @dataclass(frozen=True)
 class Staircase:
-    """The layout for members of these depths, which must not increase.
+    """The layout for members with these numbers of layers, which must not increase; the last ones may have none.
 
     Raises:
-      ValueError: no member, a depth below 1, or a depth larger than the one before.
+      ValueError: no layer at all, a negative number, or one larger than the one before.
     """
 
     depths: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.depths or min(self.depths) < 1 or list(self.depths) != sorted(self.depths, reverse=True):
-            raise ValueError(f"Staircase: depths must be positive and not increase, got {self.depths}")
+        if not any(self.depths) or min(self.depths) < 0 or list(self.depths) != sorted(self.depths, reverse=True):
+            raise ValueError(f"Staircase: depths must not be negative, all 0, or increase, got {self.depths}")
 
     @cached_property
     def segments(self) -> tuple[Segment, ...]:
         """From the first layer to the last."""
-        distinct = sorted(set(self.depths))
+        distinct = sorted({*self.depths} - {0})
         return tuple(
             Segment(start, stop, sum(depth >= stop for depth in self.depths))
             for start, stop in zip([0, *distinct], distinct, strict=False)
         )
 
-    @cached_property
-    def groups(self) -> dict[int, slice]:
-        """The members of each depth, deepest first."""
-        return {
-            depth: slice(self.depths.index(depth), self.depths.index(depth) + self.depths.count(depth))
-            for depth in sorted(set(self.depths), reverse=True)
-        }
+    def assemble(self, groups: Sequence[tuple[int, PyTree[Array]]]) -> tuple[PyTree[Array], ...]:
+        """The segments' arrays, each `[layer, member, ...]`.
 
-    def assemble(self, by_depth: Mapping[int, PyTree[Array]]) -> Parts:
-        """Builds the parts from, for each depth, `{"stem", "blocks", "head"}` with a leading member axis."""
-
-        def joined(name: str) -> PyTree[Array]:
-            return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *(by_depth[d][name] for d in self.groups))
+        Args:
+          groups: all members that have layers, in order: how many layers, and arrays `[member, layer, ...]`.
+        """
 
         def segment(start: int, stop: int) -> PyTree[Array]:
             return jax.tree.map(
                 lambda *leaves: jnp.concatenate([jnp.swapaxes(leaf[:, start:stop], 0, 1) for leaf in leaves], 1),
-                *(by_depth[depth]["blocks"] for depth in self.groups if depth >= stop),
+                *(arrays for depth, arrays in groups if depth >= stop),
             )
 
-        return Parts(joined("stem"), tuple(segment(s.start, s.stop) for s in self.segments), joined("head"))
+        return tuple(segment(s.start, s.stop) for s in self.segments)
 
-    def extract(self, parts: Parts, depth: int) -> dict[str, PyTree[Array]]:
-        """The inverse of `assemble` for one depth: `{"stem", "blocks", "head"}` of its members."""
-        group = self.groups[depth]
+    def extract(self, segments: Sequence[PyTree[Array]], members: slice) -> PyTree[Array]:
+        """The inverse of `assemble` for neighbours with as many layers, at least one: arrays `[member, layer, ...]`."""
+        depth = self.depths[members.start]
 
-        def blocks(*leaves: Array) -> Array:
-            return jnp.swapaxes(jnp.concatenate([leaf[:, group] for leaf in leaves]), 0, 1)
+        def joined(*leaves: Array) -> Array:
+            return jnp.swapaxes(jnp.concatenate([leaf[:, members] for leaf in leaves]), 0, 1)
 
-        segments = [p for s, p in zip(self.segments, parts.segments, strict=True) if s.stop <= depth]
-        return {
-            "stem": jax.tree.map(lambda leaf: leaf[group], parts.stem),
-            "blocks": jax.tree.map(blocks, *segments),
-            "head": jax.tree.map(lambda leaf: leaf[group], parts.head),
-        }
-
-    def scale(self, parts: Parts, factors: Float[Array, " member"]) -> Parts:
-        """Multiplies every member's arrays by its own factor."""
-
-        def edge(leaf: Array) -> Array:
-            return leaf * factors.reshape(-1, *(1,) * (leaf.ndim - 1)).astype(leaf.dtype)
-
-        def layered(leaf: Array) -> Array:
-            return leaf * factors[: leaf.shape[1]].reshape(1, -1, *(1,) * (leaf.ndim - 2)).astype(leaf.dtype)
-
-        return Parts(
-            jax.tree.map(edge, parts.stem),
-            tuple(jax.tree.map(layered, segment) for segment in parts.segments),
-            jax.tree.map(edge, parts.head),
-        )
+        return jax.tree.map(joined, *(part for s, part in zip(self.segments, segments, strict=True) if s.stop <= depth))

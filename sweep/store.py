@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -17,11 +17,12 @@ import xarray as xr
 import yaml
 import zarr
 
-from probes import PROBES
 from probes.signals import PERCENTILES
 from sweep.config import Config
 from sweep.engine import STEPS_PER_CALL
+from sweep.ensemble import Ensemble
 from sweep.errors import UserError
+from sweep.measure import applicable, dimensions
 from sweep.members import Member
 from sweep.plan import members_of
 
@@ -82,13 +83,13 @@ class Store:
 
     @classmethod
     @uninterrupted()
-    def create(cls, config: Config, provenance: Mapping[str, Any]) -> "Store":
+    def create(cls, config: Config, ensembles: Sequence[Ensemble], provenance: Mapping[str, Any]) -> "Store":
         """Makes a new run directory, whole at once: with config, provenance, and every result still NaN.
 
         Raises:
           UserError: the folder is there already, or cannot be made.
         """
-        template = _template(config)
+        template = _template(config, ensembles)
         path = _new_directory(config)
         _write(path / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
         template.to_zarr(path / RESULTS, mode="w-", consolidated=False, encoding=_encoding(template, config))
@@ -122,19 +123,10 @@ class Store:
         _write(self.path / "provenance.json", json.dumps(provenance, indent=2) + "\n")
 
 
-def _sizes(config: Config) -> dict[str, int]:
-    return {
-        "layer": max(config.depths) + 1,
-        "percentile": len(PERCENTILES),
-        "sample": config.spectrum_batch_size,
-        "singular_value": config.width,
-        "coupled_singular_value": config.width * config.spectrum_batch_size,
-    }
-
-
-def _template(config: Config) -> xr.Dataset:
+def _template(config: Config, ensembles: Sequence[Ensemble]) -> xr.Dataset:
     """The dataset a run fills in: every array in place, every number NaN."""
-    members, sizes = members_of(config), _sizes(config)
+    members, sizes = members_of(config), dimensions(config, ensembles)
+    blocks = {depth: outline.block_count for ensemble in ensembles for depth, outline in ensemble.outlines.items()}
     precision = jnp.zeros(()).dtype  # of everything measured: double where JAX computes in double
 
     def empty(dims: tuple[str, ...], long_name: str) -> tuple[tuple[str, ...], np.ndarray, dict[str, str]]:
@@ -153,14 +145,15 @@ def _template(config: Config) -> xr.Dataset:
         "test_accuracy": empty(("member", "probe_step"), "share of the test set classified correctly"),
         "diverged_step": empty(("member",), "first step whose loss was not finite"),
     }
-    for probe in PROBES.values():
-        if any(probe.applies(norm) for norm in config.norms):
+    for ensemble in ensembles:
+        for probe in applicable(ensemble, config.spectrum_batch_size).values():
             for name, variable in probe.variables.items():
                 variables[name] = empty(("member", "probe_step", *variable.dims), variable.long_name)
     coordinates = {
         field.name: ("member", _coordinate([getattr(member, field.name) for member in members]))
         for field in dataclasses.fields(Member)
     }
+    coordinates["blocks"] = ("member", np.asarray([blocks[member.depth] for member in members]))
     return xr.Dataset(
         variables,
         coordinates

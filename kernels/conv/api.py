@@ -22,7 +22,7 @@ def ensemble_conv(
 ) -> Float[Array, "member batch height_out width_out channel_out"]:
     """Convolves every member's images with its own kernel: 2D, strided, zero padding SAME as XLA has it.
 
-    `y[m, b, h, k, o] = sum_ijc x[m, b, h s + i - p, k s + j - p, c] w[m, i, j, c, o]`, `p` the padding before the image.
+    `y[m, b, h, k, o] = sum_ijc x[m, b, h s + i - p, k s + j - p, c] w[m, i, j, c, o]`, p the zeros before the image.
     Every derivative of every order, in both modes, under `jit`, `vmap`, `scan` and `shard_map`, is made of three maps,
     the convolution and its two transposes, each as fast as this one. Sums are in float32 at least.
 
@@ -43,8 +43,8 @@ def ensemble_conv(
       ValueError: shapes that do not fit, no pixels, a stride below 1, an unknown implementation.
     """
     _check(x, w, stride, implementation)
-    geometry = Geometry.of(x.shape[2:4], w.shape[1:3], stride)
-    precision = jax.config.jax_default_matmul_precision
+    geometry = Geometry.of((x.shape[2], x.shape[3]), (w.shape[1], w.shape[2]), stride)
+    precision = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
     if implementation == "reference":
         return reference.ensemble_conv(x, w, geometry)
     if implementation == "grouped":
@@ -81,4 +81,6 @@ def _check(x: Array, w: Array, stride: int, implementation: str | None) -> None:
         raise ValueError(f"ensemble_conv: stride must be at least 1, got {stride}")
     known = get_args(Implementation)
     if implementation is not None and implementation not in known:
-        raise ValueError(f"ensemble_conv: implementation must be None or one of {', '.join(known)}, got {implementation!r}")
+        raise ValueError(
+            f"ensemble_conv: implementation must be None or one of {', '.join(known)}, got {implementation!r}"
+        )

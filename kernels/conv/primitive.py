@@ -25,19 +25,23 @@ _FORMS = {
     "native": {"y": native.output, "x": native.input_gradient, "w": native.kernel_gradient_one_at_a_time},
     "matmul": {"y": matmul.output, "x": matmul.input_gradient, "w": matmul.kernel_gradient},
 }
-_GIVEN = {"y": "xw", "x": "wy", "w": "xy"}
+_GIVEN: dict[Gives, tuple[Gives, Gives]] = {"y": ("x", "w"), "x": ("w", "y"), "w": ("x", "y")}
 
 
 def bind(
-    a: Array, b: Array, *, gives: Gives, geometry: Geometry, implementation: Implementation | None, precision: str | None
+    a: Array,
+    b: Array,
+    *,
+    gives: Gives,
+    geometry: Geometry,
+    implementation: Implementation | None,
+    precision: str | None,
 ) -> Array:
     """The one of x, w and y that the other two, in this order, give."""
     # Inside `shard_map` the cotangent of a value all devices share is summed over them: the transpose of this cast.
     varying = jax.typeof(a).manual_axis_type.varying | jax.typeof(b).manual_axis_type.varying
     a, b = (_vary(array, varying) for array in (a, b))
-    return _convolution.bind(
-        a, b, gives=gives, geometry=geometry, implementation=implementation, precision=precision
-    )
+    return _convolution.bind(a, b, gives=gives, geometry=geometry, implementation=implementation, precision=precision)
 
 
 def _vary(array: Array, axes: frozenset[str]) -> Array:
@@ -51,7 +55,13 @@ _convolution = Primitive("ensemble_convolution")
 @_convolution.def_impl
 @partial(jax.jit, static_argnames=("gives", "geometry", "implementation", "precision"))
 def _compute(
-    a: Array, b: Array, *, gives: Gives, geometry: Geometry, implementation: Implementation | None, precision: str | None
+    a: Array,
+    b: Array,
+    *,
+    gives: Gives,
+    geometry: Geometry,
+    implementation: Implementation | None,
+    precision: str | None,
 ) -> Array:
     def form(name: str) -> Any:
         return partial(_FORMS[name][gives], geometry=geometry, precision=precision)

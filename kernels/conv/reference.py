@@ -1,8 +1,8 @@
 """The textbook convolution, in any precision: what the fast ones are compared with."""
 
 import jax.numpy as jnp
-from jaxtyping import Float
 from jax import Array
+from jaxtyping import Float
 
 from kernels.conv.geometry import Geometry
 

@@ -20,7 +20,7 @@ CONFIG = Config(norms=("batch",), depths=(1, 3), seeds=(0,), width=4, batch_size
 
 
 def engine_of(config):
-    ((structure, members),) = structures_of(config, 5, 3).items()
+    ((structure, members),) = structures_of(config, (1, 5, 1), 3).items()
     return Engine(config, Ensemble.of(structure, members))
 
 
@@ -84,7 +84,7 @@ def test_every_epoch_is_a_new_order_without_repeats():
         orders.append(np.asarray(order))
         rows = order[:, 16 * (step % 3) : 16 * (step % 3) + 16]
         seeds = np.searchsorted(engine.seeds, engine.ensemble.member_values("seed"))
-        np.testing.assert_array_equal(x, data.train_inputs[rows[seeds]])
+        np.testing.assert_array_equal(x, data.inputs(data.train_images[rows[seeds]]))
         np.testing.assert_array_equal(labels, data.train_labels[rows[seeds]])
     for one in orders:
         np.testing.assert_array_equal(np.sort(one), np.tile(np.arange(50), (2, 1)))
@@ -124,17 +124,17 @@ def test_evaluation_is_the_mean_over_the_test_set(double):
     """A test set that does not divide into chunks, against the members one at a time."""
     engine = engine_of(CONFIG)
     rng = np.random.default_rng(1)
-    inputs, labels = rng.normal(size=(301, 5)).astype(np.float32), rng.integers(0, 3, 301).astype(np.int32)
-    data = put(dataclasses.replace(dataset(), test_inputs=inputs, test_labels=labels))
+    images, labels = rng.normal(size=(301, 1, 5, 1)).astype(np.float32), rng.integers(0, 3, 301).astype(np.int32)
+    data = put(dataclasses.replace(dataset(), test_images=images, test_labels=labels))
     state, _ = engine.train(engine.init(50), data, jnp.int32(12))
     loss, accuracy = engine.evaluate(state.params, state.rest, data)
     for index, member in enumerate(engine.ensemble.members):
         graphdef, states = engine.ensemble.networks(state.params, state.rest, member.depth)
-        position = index - engine.ensemble.staircase.groups[member.depth].start
+        position = index - engine.ensemble.groups[member.depth].start
         network = jax.tree.map(lambda leaf, p=position: leaf[p], states)
         model = nnx.merge(graphdef, network)
         model.eval()
-        logits = model(data.test_inputs)
+        logits = model(data.inputs(data.test_images))
         expected = optax.softmax_cross_entropy_with_integer_labels(logits, data.test_labels).mean()
         np.testing.assert_allclose(loss[index], expected, rtol=1e-10)
         np.testing.assert_allclose(

@@ -21,6 +21,13 @@ def test_a_product():
     assert count_flops(compiled(lambda a, b: a @ b, jnp.ones((3, 5)), jnp.ones((5, 7)))) == 2 * 3 * 5 * 7
 
 
+def test_a_convolution():
+    def f(x, w):
+        return lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    assert count_flops(compiled(f, jnp.ones((2, 8, 6, 3)), jnp.ones((3, 3, 3, 5)))) == 2 * (2 * 4 * 3 * 5) * 9 * 3
+
+
 def test_a_loop_counts_as_often_as_it_runs():
     def f(h, ws):
         return lax.scan(lambda h, w: (jnp.tanh(h @ w), None), h, ws)[0]
@@ -41,10 +48,22 @@ def test_refuses_what_is_no_program():
         count_flops("hello")
 
 
-def test_the_ensembles_work_is_the_sum_of_its_members():
-    config = Config(norms=("batch",), depths=(2, 5, 64))
+@pytest.mark.parametrize(
+    ("config", "least_of"),
+    [
+        # At least the three products of every layer, forward and two backward.
+        (Config(norms=("batch",), depths=(2, 5, 64)), lambda c, depth: 6 * c.batch_size * c.width**2 * depth),
+        # Of a staged CNN on 8x8 images: 64 pixels x width² in the first stage and as many products in the others.
+        (
+            Config(norms=("batch",), arch="cnn", depths=(8, 14, 32), width=8, batch_size=16),
+            lambda c, depth: 6 * c.batch_size * 9 * 64 * c.width**2 * (depth - 5),
+        ),
+    ],
+    ids=["mlp", "staged cnn"],
+)
+def test_the_ensembles_work_is_the_sum_of_its_members(config, least_of):
     data = put(load("digits"))
-    ((structure, members),) = structures_of(config, 64, 10).items()
+    ((structure, members),) = structures_of(config, (8, 8, 1), 10).items()
 
     def step_flops(*members):
         engine = Engine(config, Ensemble.of(structure, members))
@@ -55,8 +74,8 @@ def test_the_ensembles_work_is_the_sum_of_its_members():
     for member in members:
         if member.depth not in alone:
             alone[member.depth] = step_flops(member)
-    # At least the three products of every layer, and at most 5 % over the members' own.
-    least = 3 * 2 * config.batch_size * config.width**2 * sum(member.depth for member in members)
+    # ... and at most 5 % over the members' own.
+    least = sum(least_of(config, member.depth) for member in members)
     total = step_flops(*members)
     assert total > least
     assert total / sum(alone[member.depth] for member in members) <= 1.05

@@ -111,8 +111,8 @@ def test_what_is_stored_is_what_the_probes_say(finished):
     dataset = load("digits")
     data = put(dataset)
     rows = probe_rows(config, len(dataset.train_labels))
-    x, labels = data.train_inputs[rows], data.train_labels[rows]
-    for structure, members in structures_of(config, 64, 10).items():
+    x, labels = data.inputs(data.train_images[rows]), data.train_labels[rows]
+    for structure, members in structures_of(config, (8, 8, 1), 10).items():
         for member in (members[0], members[-2]):
             chosen = np.logical_and.reduce([results[name].values == value for name, value in asdict(member).items()])
             (one,) = np.flatnonzero(chosen)
@@ -124,7 +124,7 @@ def test_what_is_stored_is_what_the_probes_say(finished):
                 flow, signals = gradient_flow(network, x, labels), forward_signals(network, x)
                 spectrum = jacobian_spectrum(network, x, "frozen", 3)
                 network.eval()
-                return flow.output, signals.second_moment, spectrum, network(data.test_inputs)
+                return flow.output, signals.second_moment, spectrum, network(data.inputs(data.test_images))
 
             gradient, moment, spectrum, logits = by_hand()
             np.testing.assert_allclose(stored.output_gradient.values[: member.depth + 1], gradient, rtol=1e-4)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sweep.staircase import Staircase
 
-DEPTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6).map(lambda d: tuple(sorted(d, reverse=True)))
+DEPTHS = st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any).map(lambda d: tuple(sorted(d, reverse=True)))
 
 
 @given(DEPTHS)
@@ -28,28 +28,15 @@ def test_extract_undoes_assemble(depths):
     def array(*shape: int):
         return jnp.asarray([next(numbers) for _ in range(int(np.prod(shape)))], jnp.float32).reshape(shape)
 
-    by_depth = {
-        depth: {"stem": {"w": array(n, 2)}, "blocks": {"w": array(n, depth, 2)}, "head": {"w": array(n)}}
-        for depth in staircase.groups
-        for n in [depths.count(depth)]
-    }
-    parts = staircase.assemble(by_depth)
-    for depth in staircase.groups:
-        jax.tree.map(np.testing.assert_array_equal, staircase.extract(parts, depth), by_depth[depth])
+    starts = {depth: depths.index(depth) for depth in sorted({*depths} - {0}, reverse=True)}
+    groups = [(depth, {"w": array(depths.count(depth), depth, 2)}) for depth in starts]
+    segments = staircase.assemble(groups)
+    for (depth, start), (_, expected) in zip(starts.items(), groups, strict=True):
+        found = staircase.extract(segments, slice(start, start + depths.count(depth)))
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
-def test_scale_reaches_each_members_arrays():
-    staircase = Staircase((3, 1))
-    ones = {
-        depth: {"stem": jnp.ones((1, 2)), "blocks": jnp.ones((1, depth, 2)), "head": jnp.ones(1)} for depth in (3, 1)
-    }
-    scaled = staircase.scale(staircase.assemble(ones), jnp.array([2.0, 5.0]))
-    for depth, factor in ((3, 2.0), (1, 5.0)):
-        for leaf in jax.tree.leaves(staircase.extract(scaled, depth)):
-            np.testing.assert_array_equal(leaf, np.full(leaf.shape, factor))
-
-
-@pytest.mark.parametrize("depths", [(), (0,), (1, 2)])
+@pytest.mark.parametrize("depths", [(), (0,), (1, 2), (1, -1)])
 def test_refuses(depths):
-    with pytest.raises(ValueError, match="must be positive and not increase"):
+    with pytest.raises(ValueError, match="must not be negative, all 0, or increase"):
         Staircase(depths)
