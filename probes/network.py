@@ -10,7 +10,6 @@ from nets import Network
 
 Inputs = Float[Array, "batch *features"]
 Labels = Int[Array, " batch"]
-Hidden = Float[Array, "batch *features"]
 
 N = TypeVar("N", bound=Network)
 

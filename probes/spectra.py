@@ -18,7 +18,7 @@ from jaxtyping import Float
 from kernels.linalg import singular_values
 from nets import Network
 from probes.matrixfree import derivative, spectral_density, spectral_moment, top_singular_values
-from probes.network import Hidden, Inputs, training_copy
+from probes.network import Inputs, training_copy
 
 Reading = Literal["coupled", "frozen"]
 
@@ -47,7 +47,7 @@ class LeadingSpectrum(NamedTuple):
 
 def hidden_map(
     network: Network, x: Inputs, reading: Reading, samples: int | None = None
-) -> tuple[Callable[[Hidden], Hidden], Hidden]:
+) -> tuple[Callable[[Array], Array], Float[Array, "samples *size"]]:
     """A network's blocks as a pure function of the first hidden state, and that state.
 
     Args:
@@ -75,7 +75,7 @@ def hidden_map(
     graphdef, state = nnx.split(copy)
     arrays = nnx.as_pure(state)
 
-    def blocks(h: Hidden) -> Hidden:
+    def blocks(h: Array) -> Array:
         for section in nnx.merge(graphdef, arrays).hidden.values():
             h = section(h)
         return h
@@ -146,7 +146,7 @@ def leading_spectrum(
     blocks, h = hidden_map(network, x, reading, samples)
     for_top, for_density = jax.random.split(jax.random.key(0))
 
-    def of(blocks: Callable[[Hidden], Hidden], h: Hidden) -> LeadingSpectrum:
+    def of(blocks: Callable[[Array], Array], h: Array) -> LeadingSpectrum:
         linear = derivative(blocks, h)
         # One step is enough for the first moment: it is the Rayleigh quotient of the random vector.
         density = spectral_density(linear, vectors, 1, for_density)

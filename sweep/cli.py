@@ -1,5 +1,6 @@
 """The command line of a config: tyro's, with every mistake told in one line."""
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -9,16 +10,36 @@ import tyro
 
 from sweep.config import Config, flag_name
 from sweep.errors import UserError, unknown
+from sweep.presets import PRESETS
 
 
 def parse(arguments: Sequence[str]) -> Config:
     """The config that these command line arguments ask for; `--help` prints and exits.
 
+    `--preset NAME` is where the other flags' defaults come from.
+
     Raises:
-      UserError: an unknown flag, a value of the wrong type or number, or whatever `Config` itself refuses.
+      UserError: an unknown flag or preset, a value of the wrong type or number, or whatever `Config` itself refuses.
     """
     _check(arguments)
-    return tyro.cli(Config, args=arguments, prog="train.py")
+    preset, arguments = _preset(arguments)
+    summaries = "\n".join(f"  {name}: {(make.__doc__ or '').splitlines()[0]}" for name, make in PRESETS.items())
+    description = f"{inspect.getdoc(Config)}\n\n--preset NAME first sets what a known experiment needs:\n{summaries}"
+    return tyro.cli(Config, args=arguments, prog="train.py", default=PRESETS[preset](), description=description)
+
+
+def _preset(arguments: Sequence[str]) -> tuple[str, list[str]]:
+    """The preset that is asked for, and the other arguments."""
+    name, rest, following = "quickstart", [], iter(arguments)
+    for argument in following:
+        flag, equals, value = argument.partition("=")
+        if flag == "--preset":
+            name = value if equals else next(following)
+        else:
+            rest.append(argument)
+    if name not in PRESETS:
+        raise unknown("--preset", name, PRESETS)
+    return name, rest
 
 
 def _check(arguments: Sequence[str]) -> None:
@@ -26,7 +47,7 @@ def _check(arguments: Sequence[str]) -> None:
     hints = get_type_hints(Config)
     flags = {flag_name(field.name): hints[field.name] for field in fields(Config)}
     switches = {"--no-" + flag[2:]: bool for flag, hint in flags.items() if hint is bool}
-    known = {**flags, **switches, "--help": bool, "-h": bool}
+    known = {**flags, **switches, "--preset": str, "--help": bool, "-h": bool}
     flag, values = None, []
     for argument in (*arguments, None):
         is_value = argument is not None and (not argument.startswith("-") or _is_number(argument))

@@ -76,10 +76,11 @@ class Config:
     """Peak learning rates."""
     momentum: float = 0.9
     """Momentum of SGD; beta_1 of Adam and AdamW."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay of the weight matrices (AdamW)."""
+    weight_decay: float | None = None
+    """Decay of weight matrices and convolutions: decoupled for AdamW, by default 0.01; part of the gradient for SGD and
+    Adam, by default 0."""
     schedule: Annotated[str, _choice("schedule")] = "constant"
-    """Learning rate after warm-up: held, or a cosine to zero at the last step."""
+    """Learning rate after warm-up: held, a cosine to zero at the last step, or divided by 10 at 1/2 and at 3/4."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from zero."""
     dataset: Annotated[str, _choice("dataset")] = "digits"

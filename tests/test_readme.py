@@ -15,7 +15,7 @@ def test_every_flag_has_its_row():
     table = "\n".join(line for line in README.splitlines() if line.startswith("| `--"))
     listed = set(re.findall(r"`(--[\w-]+)`", table))
     expected = {"--" + name.replace("_", "-") for name in Config.__dataclass_fields__}
-    assert listed == expected | {"--no-report"}
+    assert listed == expected | {"--no-report", "--preset"}
 
 
 def test_defaults_in_the_table():

@@ -4,20 +4,14 @@ import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 
+from kernels.bench.command import Parser
 from kernels.bench.contestants import CONTESTANTS, missing
 from kernels.bench.report import append_csv, environment, plot, show, write_json
 from kernels.bench.timing import compare
 from kernels.bench.workloads import QUICK, WORKLOADS, Workload
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line for a person."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
 
 
 def _shape(text: str) -> Workload:
@@ -30,8 +24,8 @@ def _shape(text: str) -> Workload:
     return Workload(shape)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m kernels.bench", description="Times batch norm against what one would use instead.")
+def _parser() -> Parser:
+    parser = Parser(prog="python -m kernels.bench", description="Times batch norm against what one would use instead.")
     parser.add_argument("--only", nargs="+", choices=list(CONTESTANTS), metavar="NAME", help=", ".join(CONTESTANTS))
     parser.add_argument("--shapes", nargs="+", type=_shape, help="like 256x16x16x128, instead of the usual workloads")
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the inputs")
@@ -47,11 +41,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark as the command line says."""
     parser = _parser()
     asked = parser.parse_args(arguments)
-    if asked.rounds < 1:
-        parser.error(f"argument --rounds: expected at least 1, got {asked.rounds}")
-    for flag, path in (("--json", asked.json), ("--csv", asked.csv), ("--plot", asked.plot)):
-        if path is not None and not path.absolute().parent.is_dir():
-            parser.error(f"argument {flag}: there is no folder {path.parent}")
+    parser.check(asked)
     reasons = {name: missing(name) for name in asked.only or CONTESTANTS}
     for name, reason in reasons.items():
         if reason and asked.only:

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import jax
 import matplotlib.pyplot as plt
@@ -94,12 +95,12 @@ def write_json(results: Sequence[Result], path: Path) -> None:
     )
 
 
-def append_csv(results: Sequence[Result], path: Path) -> None:
-    """Appends a line for each result, environment included; a new file gets a header."""
+def append_csv(results: Sequence[Any], path: Path) -> None:
+    """Appends a line for each result, a dataclass, environment included; a new file gets a header."""
     where = environment()
     new = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [*where, *(field.name for field in fields(Result))], lineterminator="\n")
+        writer = csv.DictWriter(file, [*where, *(field.name for field in fields(results[0]))], lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerows(where | asdict(result) for result in results)

@@ -1,5 +1,7 @@
 """Closed forms against wide networks: the measurement is the probes', the tolerance the number of samples'."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ from flax import nnx
 from analysis import theory
 from nets import MLP, Stack
 from nets.blocks import ORDERS
+from nets.initializers import dense
 from probes import jacobian_spectrum
 
 DRAWS = 6
@@ -20,9 +23,10 @@ def growth(width, batch, *, layers, order="post", norm, skip=0.0, weight_std=1.0
     @jax.jit
     def one(key):
         init, data, direction = jax.random.split(key, 3)
-        settings = {"skip": skip, "norm": norm, "activation": activation, "init": "normal"}
+        settings = {"skip": skip, "norm": norm, "activation": activation}
+        linear = partial(dense, width, width, init="normal", weight_std=weight_std, bias_std=0.0)
         stack = Stack(
-            lambda rngs: ORDERS[order](width, weight_std=weight_std, bias_std=0.0, rngs=rngs, **settings),
+            lambda rngs: ORDERS[order](width, linear, rngs=rngs, **settings),
             layers,
             rngs=nnx.Rngs(init),
         )

@@ -7,7 +7,7 @@ import optax
 import pytest
 from flax import nnx
 
-from nets import MLP
+from nets import CNN, MLP
 from probes import forward_signals, gradient_flow
 
 DEPTH = 4
@@ -89,3 +89,34 @@ def test_forward_signals(network, x):
     np.testing.assert_allclose(found.percentiles, expected, rtol=1e-10, atol=1e-12)
     expected = [np.percentile(z[:, 0], [15, 50, 85]) for z in before]
     np.testing.assert_allclose(found.unit_percentiles, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_cnns_layers_in_order(double):
+    """Hidden states of every size: offsets to each, one by one, and moments by channel."""
+    network = CNN(14, width=2, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(1), (9, 8, 8, 3), float)
+    trace = nnx.clone(network).trace(x)
+    names = network.section_names[:-1]
+    hidden = [h for name in names for h in trace.outputs[name]]
+    assert [h.shape[-1] for h in hidden] == [2, 2, 2, 4, 4, 8, 8]
+
+    def loss(name, layer, offset):
+        shifted = jnp.zeros_like(trace.outputs[name]).at[layer].set(offset)
+        logits = nnx.clone(network).trace(x, {name: shifted}).logits
+        return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean()
+
+    by_output = [
+        jax.grad(loss, argnums=2)(name, layer, jnp.zeros_like(h))
+        for name in names
+        for layer, h in enumerate(trace.outputs[name])
+    ]
+    flow, signals = gradient_flow(network, x, LABELS), forward_signals(network, x)
+    np.testing.assert_allclose(flow.output, [jnp.square(g).sum() for g in by_output], rtol=1e-10)
+    assert flow.weight.shape == flow.output.shape
+    np.testing.assert_allclose(signals.second_moment, [jnp.square(h).mean() for h in hidden], rtol=1e-10)
+    np.testing.assert_allclose(signals.batch_variance, [h.var((0, 1, 2)).mean() for h in hidden], rtol=1e-10)
+    before = [z for name in names[1:] for z in trace.before[name]]
+    np.testing.assert_allclose(signals.percentiles, [np.percentile(z, (15, 50, 85)) for z in before], rtol=1e-10)
+    channel = [np.percentile(z[..., 0], (15, 50, 85)) for z in before]
+    np.testing.assert_allclose(signals.unit_percentiles, channel, rtol=1e-10)
+    np.testing.assert_allclose(trace.logits, nnx.clone(network)(x), rtol=1e-12)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from nets import MLP
-from probes import jacobian, jacobian_spectrum
+from nets import CNN, MLP
+from probes import hidden_map, jacobian, jacobian_spectrum, leading_spectrum
 
 
 @pytest.fixture(params=["post", "pre"])
@@ -96,3 +96,37 @@ def test_the_network_is_not_changed(network, x):
 def test_refuses(network, x, arguments, match):
     with pytest.raises(ValueError, match=match):
         jacobian.__wrapped__(network, x, *arguments)
+
+
+@pytest.fixture(scope="module")
+def convolutional():
+    with jax.enable_x64(True):
+        return CNN(8, width=2, weight_std=1.0, rngs=nnx.Rngs(0)), jax.random.normal(jax.random.key(1), (5, 8, 8, 3))
+
+
+@pytest.mark.parametrize("reading", ["frozen", "coupled"])
+def test_a_cnns_spectrum_without_its_jacobian(double, convolutional, reading):
+    """The 20 largest values against a dense SVD of `jacrev`, and the mean square within its stated error."""
+    network, x = convolutional
+    samples = 3
+    found = jax.jit(lambda x: leading_spectrum(network, x, reading, samples))(x)
+    blocks, h = hidden_map(network, x, reading, samples)
+    if reading == "coupled":
+        dense = jax.jacrev(blocks)(h).reshape(1, -1, h.size)
+    else:
+        dense = jax.vmap(lambda h: jax.jacrev(lambda h: blocks(h[None])[0])(h))(h).reshape(samples, -1, h[0].size)
+    exact = np.linalg.svd(np.asarray(dense), compute_uv=False)
+    values, errors = (np.asarray(a).reshape(len(exact), 20) for a in (found.values, found.errors))
+    # Relu leaves some samples fewer than 20 that are not 0.
+    np.testing.assert_allclose(values, exact[:, :20], rtol=1e-4, atol=1e-12 * exact.max())
+    distances = np.abs(values[:, :, None] - exact[:, None]).min(-1)
+    assert (distances <= errors + 1e-12 * exact[:, :1]).all()
+    mean_square, error = (np.asarray(a).reshape(-1) for a in (found.mean_square, found.mean_square_error))
+    # Student's t with 7 degrees of freedom is beyond 5.4 once in a thousand.
+    assert (np.abs(mean_square - np.square(exact).mean(1)) < 5.4 * error).all()
+    assert (error < 0.5 * mean_square).all()
+    np.testing.assert_allclose(
+        np.asarray(jax.jit(lambda x: jacobian_spectrum(network, x, reading, samples))(x)).reshape(exact.shape),
+        exact,
+        atol=1e-8 * exact.max(),
+    )

@@ -27,7 +27,10 @@ def engine_of(config):
 @pytest.mark.parametrize(
     ("name", "reference"),
     [
-        ("sgd", lambda rate: optax.sgd(rate, momentum=0.9)),
+        (
+            "sgd",
+            lambda rate: optax.chain(optax.add_decayed_weights(0.1, mask=kernels), optax.sgd(rate, momentum=0.9)),
+        ),
         ("adamw", lambda rate: optax.adamw(rate, b1=0.9, weight_decay=0.1, mask=kernels)),
     ],
 )

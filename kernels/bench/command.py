@@ -1,0 +1,21 @@
+"""What the benchmarks' command lines share."""
+
+import argparse
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Tells a mistake in one line, exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line for a person."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+    def check(self, asked: argparse.Namespace) -> None:
+        """Ends the program if there are no rounds, or a file to write has no folder."""
+        if asked.rounds < 1:
+            self.error(f"argument --rounds: expected at least 1, got {asked.rounds}")
+        for name in ("json", "csv", "plot"):
+            path = getattr(asked, name, None)
+            if path is not None and not path.absolute().parent.is_dir():
+                self.error(f"argument --{name}: there is no folder {path.parent}")

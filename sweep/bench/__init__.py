@@ -1,0 +1,1 @@
+"""fathom's ensembles against what else trains many depths, in one run on the same data."""

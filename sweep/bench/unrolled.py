@@ -1,0 +1,65 @@
+"""A network as one would write it in Flax: layers in a Python list, `flax.nnx.BatchNorm`, XLA's own convolutions."""
+
+from functools import partial
+from typing import Any, cast
+
+import jax
+from flax import nnx
+from jax import Array, lax
+
+from kernels.batchnorm.activations import Activation
+from nets import BatchNorm, Network, Stack
+
+
+class FlaxNorm(nnx.Module):
+    """`flax.nnx.BatchNorm`, then what follows it."""
+
+    def __init__(self, norm: BatchNorm):
+        self.norm = nnx.BatchNorm(norm.num_features, momentum=norm.momentum, epsilon=norm.epsilon, rngs=nnx.Rngs(0))
+        nnx.update(self.norm, nnx.state(norm))
+
+    def __call__(self, x: Array, *, residual: Array | None = None, activation: Activation | None = None) -> Array:
+        y = self.norm(x)
+        y = y if residual is None else y + residual
+        return y if activation is None else activation(y)
+
+
+class Unrolled(nnx.Module):
+    """The same network with the same parameters, one module a layer."""
+
+    def __init__(self, network: Network):
+        layers: list[nnx.Module] = []
+        for section in network.sections.values():
+            if isinstance(section, Stack):
+                graphdef, state = nnx.split(section.layers)
+                state = nnx.as_pure(state)
+                layers += [
+                    nnx.merge(graphdef, jax.tree.map(lambda leaf, i=i: leaf[i], state)) for i in range(section.depth)
+                ]
+            else:
+                layers.append(nnx.clone(section))
+        for layer in layers:
+            _as_in_flax(layer)
+        self.layers = nnx.List(layers)
+
+    def __call__(self, x: Array) -> Array:
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def _as_in_flax(module: nnx.Module) -> None:
+    """Puts Flax's and XLA's own parts in the place of fathom's, wherever they are in a module."""
+    for name, part in list(vars(module).items()):
+        if isinstance(part, BatchNorm):
+            setattr(module, name, FlaxNorm(part))
+        elif isinstance(part, nnx.Conv):
+            stride = cast(partial, part.conv_general_dilated).args[0]  # as `nets.initializers.convolution` makes it
+            part.conv_general_dilated = partial(_convolve, stride)
+        elif isinstance(part, nnx.Module):
+            _as_in_flax(part)
+
+
+def _convolve(stride: int, x: Array, w: Array, *unit_strides_and_padding: Any, **settings: Any) -> Array:
+    layout = settings["dimension_numbers"]
+    return lax.conv_general_dilated(x, w, (stride, stride), "SAME", dimension_numbers=layout)
