@@ -1,6 +1,7 @@
 """What a config refuses, and what the command line makes of mistakes: one line, before anything starts."""
 
 import ast
+import dataclasses
 import inspect
 import re
 from itertools import pairwise
@@ -13,6 +14,7 @@ import pytest
 from sweep import Config, UserError
 from sweep.cli import parse
 from sweep.plan import members_of
+from sweep.presets import PRESETS
 
 
 def test_the_quickstart_is_48_members():
@@ -47,9 +49,32 @@ def test_the_command_line_is_the_config():
     assert parse([]) == Config()
 
 
+def test_presets_are_where_defaults_come_from():
+    assert parse(["--preset", "quickstart"]) == Config()
+    preset = PRESETS["he2016-degradation"]()
+    assert parse(["--preset=he2016-degradation"]) == preset
+    changed = parse(["--depths", "8", "14", "--preset", "he2016-degradation", "--batch-size", "32"])
+    assert changed == dataclasses.replace(preset, depths=(8, 14), batch_size=32)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_say_what_to_expect(name):
+    make = PRESETS[name]
+    assert isinstance(make(), Config)
+    for word in ("Command: `python train.py", "Hardware, time:", "Expect:"):
+        assert word in make.__doc__
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("--preset he2016", "unknown --preset 'he2016'; choose from: quickstart, he2016-degradation"),
+        ("--preset", "--preset is empty; give a value"),
+        ("--preset quickstart twice", "--preset takes one value, got 'quickstart twice'"),
+        ("--arch cnn --depths 8 9", "--depths of --arch cnn must be 6n + 2 (8, 14, 20, ...), got 9"),
+        ("--shortcut C", "unknown --shortcut 'C'; choose from: A, B"),
+        ("--augment flip", "unknown --augment 'flip'; did you mean 'crop-flip'?"),
+        ("--test-samples 0", "--test-samples must be at least 1 and finite, got 0"),
         ("--dephts 2 4", "unknown flag '--dephts'; did you mean '--depths'?"),
         ("--xyzzy", "unknown flag '--xyzzy'; choose from"),
         ("--activation rellu", "unknown --activation 'rellu'; did you mean 'relu'?"),
