@@ -32,6 +32,8 @@ def load(run: str | Path) -> xr.Dataset:
         provenance = json.loads((path / "provenance.json").read_text())
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
         raise NotARunError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if "blocks" not in results.coords:
+        raise NotARunError(f"{path} was written by an older version, which did not store the number of blocks")
     return results.assign_attrs(config=config, provenance=provenance)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
@@ -32,7 +33,7 @@ class ZeroChannels(nnx.Module):
 
 
 class Projection(nnx.Module):
-    """A strided convolution of single pixels, and a norm (ibid., option B)."""
+    """A strided convolution of single pixels, and the norm it is given, if any (ibid., option B)."""
 
     def __init__(self, in_channels: int, channels: int, stride: int, *, norm: str, rngs: nnx.Rngs, **scales: Any):
         biased = not NORMS[norm].absorbs_bias
@@ -78,18 +79,22 @@ class BasicBlock(Block):
         bias_std: Scale,
         rngs: nnx.Rngs,
     ):
-        scales = {"init": init, "weight_std": weight_std, "bias_std": bias_std, "rngs": rngs}
+        scales = {"init": init, "weight_std": weight_std, "bias_std": bias_std}
         layer = partial(convolution, use_bias=not NORMS[norm].absorbs_bias, **scales)
+        # A stream each, so that weights do not depend on what norms and shortcut draw beside them.
+        one, two, side = (nnx.Rngs(key) for key in jax.random.split(rngs.params(), 3))
         self.activates_first = order == "pre"
-        self.linear1 = layer(in_channels, channels, stride=stride)
-        self.norm1 = NORMS[norm].make(in_channels if self.activates_first else channels, rngs=rngs)
-        self.linear2 = layer(channels, channels)
-        self.norm2 = NORMS[norm].make(channels, rngs=rngs)
+        self.linear1 = layer(in_channels, channels, stride=stride, rngs=one)
+        self.norm1 = NORMS[norm].make(in_channels if self.activates_first else channels, rngs=one)
+        self.linear2 = layer(channels, channels, rngs=two)
+        self.norm2 = NORMS[norm].make(channels, rngs=two)
         self.activation: Activation = ACTIVATIONS[activation]
         self.skip = Hyperparameter(jnp.asarray(skip, self.linear1.kernel.dtype))
         self.shortcut: nnx.Module | None = nnx.data(None)
         if stride > 1 or in_channels != channels:
-            self.shortcut = SHORTCUTS[shortcut](in_channels, channels, stride, norm=norm, **scales)
+            # Nothing but a linear map interrupts the skips of pre-activation nets.
+            side_norm = "none" if self.activates_first else norm
+            self.shortcut = SHORTCUTS[shortcut](in_channels, channels, stride, norm=side_norm, rngs=side, **scales)
 
     def _skipped(self, h: Hidden) -> Resized:
         return self.skip[...] * (h if self.shortcut is None else self.shortcut(h))
@@ -99,11 +104,14 @@ class BasicBlock(Block):
         between = self.norm1(self.linear1(h), activation=self.activation)
         return self.norm2(self.linear2(between), residual=self._skipped(h), activation=activation)
 
+    def _inner(self, h: Hidden, activation: Activation | None) -> Resized:
+        """Pre-activation's last norm, with what follows it."""
+        return self.norm2(self.linear1(self.norm1(h, activation=self.activation)), activation=activation)
+
     def preactivation(self, h: Hidden) -> Resized:
-        return self.norm1(h) if self.activates_first else self._last(h, None)
+        return self._inner(h, None) if self.activates_first else self._last(h, None)
 
     def __call__(self, h: Hidden) -> Resized:
         if not self.activates_first:
             return self._last(h, self.activation)
-        between = self.norm2(self.linear1(self.norm1(h, activation=self.activation)), activation=self.activation)
-        return self._skipped(h) + self.linear2(between)
+        return self._skipped(h) + self.linear2(self._inner(h, self.activation))

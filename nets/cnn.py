@@ -128,16 +128,17 @@ class CNN(Network):
             activation,
         )
         sections = []
-        for stage, (rngs, count) in enumerate(zip(stages, counts, strict=True)):
+        for stage, (stream, blocks) in enumerate(zip(stages, counts, strict=True)):
+            first, others = (nnx.Rngs(key) for key in jax.random.split(stream.params()))
             if stage:
                 name = f"down{stage + 1}"
-                setattr(self, name, two(channels[stage - 1], channels[stage], rngs))
+                setattr(self, name, two(channels[stage - 1], channels[stage], first))
                 sections.append(name)
-                count -= 1
-            if count:
+            stacked = blocks - 1 if stage else blocks
+            if stacked:
                 make: Callable[[nnx.Rngs], Block] = partial(two, channels[stage], channels[stage]) if staged else one
                 name = f"stage{stage + 1}" if staged else "blocks"
-                setattr(self, name, Stack(make, count, rngs=rngs))
+                setattr(self, name, Stack(make, stacked, rngs=others))
                 sections.append(name)
         self.head = Head(
             dense(channels[-1], out_features, use_bias=True, rngs=head, **scales),

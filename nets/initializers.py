@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -90,20 +90,26 @@ def convolution(
 ) -> nnx.Conv:
     """A 2D convolution, weights of variance `weight_std**2 / (window**2 in_channels)`, biases of `bias_std**2`.
 
-    Flax's module on `kernels.conv`, zero padding SAME.
+    Flax's module on `kernels.conv`: zero padding, windows centred on every `stride`-th pixel.
     """
     return nnx.Conv(
         in_channels,
         out_channels,
         (window, window),
         use_bias=use_bias,
-        conv_general_dilated=partial(_conv, stride),
+        conv_general_dilated=Strided(stride),
         rngs=rngs,
         **_settings(init, weight_std, bias_std),
     )
 
 
-def _conv(stride: int, x: Array, w: Array, *unit_strides_and_padding: Any, **defaults: Any) -> Array:
-    """`kernels.conv` where Flax expects `lax.conv_general_dilated`."""
-    del unit_strides_and_padding, defaults  # those of a convolution without strides, which `convolution` asked for
-    return conv(x, w, stride=stride)
+@dataclass(frozen=True)
+class Strided:
+    """`kernels.conv` where Flax expects `lax.conv_general_dilated`; equal ones are equal, so programs are reused."""
+
+    stride: int
+
+    def __call__(self, x: Array, w: Array, *unit_strides_and_padding: Any, **defaults: Any) -> Array:
+        """The convolution."""
+        del unit_strides_and_padding, defaults  # those of a convolution without strides, which `convolution` asked for
+        return conv(x, w, stride=self.stride, padding="centred")

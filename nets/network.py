@@ -40,7 +40,7 @@ class Trace(NamedTuple):
     Attributes:
       logits: the network's output.
       outputs: hidden states: the stem's, then every block's.
-      before: every block's pre-activation.
+      before: every block's pre-activation; what stands between stem and head is blocks and stacks of them.
     """
 
     logits: Float[Array, "batch classes"]

@@ -14,7 +14,8 @@ from probes.network import Inputs, Labels
 from probes.signals import forward_signals
 from probes.spectra import Reading, jacobian_spectrum, leading_spectrum
 
-# Jacobians whose singular values take fewer multiplications than this, rows x columns x the fewer of them, are formed.
+# A network's Jacobians are formed if their singular values take fewer multiplications than this, each matrix rows x
+# columns x the fewer of them.
 _DENSE = 2**32
 
 
@@ -55,8 +56,8 @@ class Subject(NamedTuple):
 
     def is_dense(self, reading: Reading) -> bool:
         """Whether the Jacobian is small enough to be formed."""
-        scale = self.samples if reading == "coupled" else 1
-        return scale**3 * self.first * self.last * min(self.first, self.last) < _DENSE
+        scale = self.samples**3 if reading == "coupled" else self.samples
+        return scale * self.first * self.last * min(self.first, self.last) < _DENSE
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,9 @@ def _leading(reading: Reading, network: Network, batch: Batch) -> dict[str, Arra
 def _leading_variables(reading: Reading, dims: tuple[str, ...], what: str) -> dict[str, Variable]:
     return {
         f"{reading}_top": Variable((*dims, "top"), f"largest singular values of {what}"),
-        f"{reading}_top_error": Variable((*dims, "top"), "a true singular value lies within this of each"),
+        f"{reading}_top_error": Variable(
+            (*dims, "top"), "a true singular value lies within this of each, up to rounding"
+        ),
         f"{reading}_mean_square": Variable(dims, f"mean of the squared singular values of {what}"),
         f"{reading}_mean_square_error": Variable(dims, "its standard error"),
     }

@@ -1,5 +1,6 @@
 """How signals fare on the way down: the size of every hidden state and the distribution of every pre-activation."""
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -21,8 +22,9 @@ class ForwardSignals(NamedTuple):
       second_moment: mean of `h_l²` over batch and units, `l = 0..depth`.
       batch_variance: variance of `h_l` over the batch, mean over units, `l = 0..depth`.
       percentiles: the 15th, 50th and 85th percentile of block l's pre-activations over batch and units, `l = 1..depth`;
-        where these are more than 131,072, over as many, evenly spaced.
-      unit_percentiles: the same over the batch alone, for the first unit: what Ioffe & Szegedy 2015, figure 1, draws.
+        where these are more than 131,072, over evenly spaced samples and pixels, no more than that many values.
+      unit_percentiles: the same (of the same samples and pixels) over the batch alone, for the first unit: what Ioffe &
+        Szegedy 2015, figure 1, draws.
     """
 
     second_moment: Float[Array, " layer"]
@@ -45,9 +47,12 @@ def forward_signals(network: Network, x: Inputs) -> ForwardSignals:
         return jnp.percentile(layers, jnp.asarray(PERCENTILES, layers.dtype), axis=dims).T
 
     def thinned(layers: Array) -> Array:
-        # An odd step, so as not to pick the same columns of every image.
-        excess = -(-layers[0].size // _VALUES)
-        return layers[:, :: excess + (excess + 1) % 2]
+        # A step that shares no factor with the pixels of an image, so as not to pick the same ones of every image.
+        pixels = layers.shape[1] // len(x)
+        step = -(-layers[0].size // _VALUES)
+        while math.gcd(step, pixels) > 1:
+            step += 1
+        return layers[:, ::step]
 
     hidden = [by_unit(layers) for layers in trace.outputs.values()]
     before = [thinned(by_unit(layers)) for layers in trace.before.values()]

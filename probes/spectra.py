@@ -34,7 +34,7 @@ class LeadingSpectrum(NamedTuple):
 
     Attributes:
       values: the largest ones, largest first; NaN where there are fewer.
-      errors: a true one lies within this of each.
+      errors: a true one lies within this of each, up to the rounding of the products.
       mean_square: mean of σ² over all of them.
       mean_square_error: its standard error, over random vectors.
     """

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Float, Key
 
-_PAD = 4
+# Pixels that a crop may move an image by.
+PAD = 4
 
 
 def none(
@@ -27,12 +28,12 @@ def crop_and_flip(
     """
     batch, height, width, _ = images.shape
     for_crop, for_flip = jax.random.split(key)
-    top, left = jax.random.randint(for_crop, (2, batch, 1, 1), 0, 2 * _PAD + 1)
+    top, left = jax.random.randint(for_crop, (2, batch, 1, 1), 0, 2 * PAD + 1)
     flip = jax.random.bernoulli(for_flip, 0.5, (batch, 1, 1))
     across = jnp.arange(width)
     rows = top + jnp.arange(height)[:, None]
     columns = left + jnp.where(flip, across[::-1], across)
-    padded = jnp.pad(images, ((0, 0), (_PAD, _PAD), (_PAD, _PAD), (0, 0)))
+    padded = jnp.pad(images, ((0, 0), (PAD, PAD), (PAD, PAD), (0, 0)))
     return padded[jnp.arange(batch)[:, None, None], rows, columns]
 
 

@@ -30,13 +30,16 @@ def parse(arguments: Sequence[str]) -> Config:
 
 def _preset(arguments: Sequence[str]) -> tuple[str, list[str]]:
     """The preset that is asked for, and the other arguments."""
-    name, rest, following = "quickstart", [], iter(arguments)
+    names, rest, following = [], [], iter(arguments)
     for argument in following:
         flag, equals, value = argument.partition("=")
         if flag == "--preset":
-            name = value if equals else next(following)
+            names.append(value if equals else next(following))
         else:
             rest.append(argument)
+    if len(names) > 1:
+        raise UserError("--preset is given twice; give it once")
+    name = names[0] if names else "quickstart"
     if name not in PRESETS:
         raise unknown("--preset", name, PRESETS)
     return name, rest

@@ -55,7 +55,7 @@ class Config:
     depths: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
     """Numbers of hidden blocks, each one weight matrix or convolution; for cnn layers with weights, 6n + 2."""
     seeds: tuple[int, ...] = (0, 1)
-    """Seeds of initial weights and batch order."""
+    """Seeds of initial weights, batch order and augmentation."""
     width: int = 64
     """Units in every hidden layer, channels of a CNN's first stage."""
     activation: Annotated[str, _choice("activation")] = "relu"
@@ -150,8 +150,10 @@ class Config:
             for depth in self.depths:
                 try:
                     blocks_per_stage(depth)
-                except ValueError:
-                    raise UserError(f"--depths of --arch cnn must be 6n + 2 (8, 14, 20, ...), got {depth}") from None
+                except ValueError as error:
+                    raise UserError(f"--depths: {error}; give --depths 8 14 20, say") from None
+        elif self.shortcut != "A":
+            raise UserError(f"--shortcut is of --arch cnn, whose blocks change size; --arch is {self.arch}")
         if max(self.seeds) >= 2**31:
             raise UserError(f"--seeds must be below 2^31, got {max(self.seeds)}")
         if self.momentum >= 1:

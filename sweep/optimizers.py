@@ -40,12 +40,20 @@ OPTIMIZERS: dict[str, Callable[[float, float | None], optax.GradientTransformati
     "adamw": _adamw,
 }
 
-# Each takes the number of steps after warm-up.
-SCHEDULES: dict[str, Callable[[int], optax.Schedule]] = {
-    "constant": lambda steps: optax.constant_schedule(1.0),
-    "cosine": lambda steps: optax.cosine_decay_schedule(1.0, max(steps, 1)),
+
+def _drops(steps: int, warmup: int) -> optax.Schedule:
+    at_half, later = (
+        optax.piecewise_constant_schedule(1.0, {steps * quarters // 4 - warmup: 0.1}) for quarters in (2, 3)
+    )
+    return lambda step: at_half(step) * later(step)
+
+
+# Each takes the number of all steps and of those of warm-up, and begins after these.
+SCHEDULES: dict[str, Callable[[int, int], optax.Schedule]] = {
+    "constant": lambda steps, warmup: optax.constant_schedule(1.0),
+    "cosine": lambda steps, warmup: optax.cosine_decay_schedule(1.0, max(steps - warmup, 1)),
     # A tenth after half of the steps and again after three quarters: 32,000 and 48,000 of He et al. 2015's 64,000.
-    "steps": lambda steps: optax.piecewise_constant_schedule(1.0, {steps // 2: 0.1, steps * 3 // 4: 0.1}),
+    "steps": _drops,
 }
 
 
@@ -55,4 +63,4 @@ def schedule(name: str, steps: int, warmup: int) -> optax.Schedule:
     Step `s` of a warm-up of `w` takes `(s + 1)/(w + 1)`, so that no step is lost on a rate of zero.
     """
     rise = optax.linear_schedule(1 / (warmup + 1), 1.0, max(warmup, 1))
-    return optax.join_schedules([rise, SCHEDULES[name](steps - warmup)], [warmup])
+    return optax.join_schedules([rise, SCHEDULES[name](steps, warmup)], [warmup])

@@ -10,6 +10,7 @@ import numpy as np
 from rich.console import Console
 
 import analysis
+from sweep.augmentations import PAD
 from sweep.config import Config
 from sweep.data import Dataset, load
 from sweep.engine import STEPS_PER_CALL, Data, Engine, TrainState, compile_quickly, put
@@ -46,7 +47,7 @@ def run(config: Config, console: Console | None = None) -> Path:
     started = time.perf_counter()
     console = console or Console()
     dataset = load(config.dataset, config.data_dir)
-    _check_sizes(config, dataset)
+    check_sizes(config, dataset)
     ensembles = [
         Ensemble.of(structure, members)
         for structure, members in structures_of(config, dataset.image_shape, dataset.classes).items()
@@ -57,7 +58,8 @@ def run(config: Config, console: Console | None = None) -> Path:
     directory = store.path
 
     try:
-        console.print(f"{len(members_of(config))} members, writing to {directory}", highlight=False)
+        samples = f"{len(dataset.train_labels):,} training and {len(dataset.test_labels):,} test samples"
+        console.print(f"{len(members_of(config))} members, {samples}, writing to {directory}", highlight=False)
         with RunProgress(config.steps * len(ensembles), console) as progress:
             for ensemble in ensembles:
                 record["programs"].append(_train(config, ensemble, data, store, progress))
@@ -90,7 +92,17 @@ def _present(directory: Path, report: bool, console: Console) -> None:
         console.print(str(path), highlight=False, soft_wrap=True)
 
 
-def _check_sizes(config: Config, dataset: Dataset) -> None:
+def check_sizes(config: Config, dataset: Dataset) -> None:
+    """Refuses what does not fit the data set, in one line.
+
+    Raises:
+      UserError: batches larger than the training set, or images too small for what is to be done to them.
+    """
+    height, width, _ = dataset.image_shape
+    if min(height, width) < 2 and config.arch != "mlp":
+        raise UserError(f"--arch {config.arch} needs images, got {height} x {width} pixels of {config.dataset}")
+    if min(height, width) <= PAD and config.augment == "crop-flip":
+        raise UserError(f"--augment crop-flip needs images larger than {PAD} pixels, got {height} x {width}")
     samples = len(dataset.train_labels)
     for flag, size in (("--batch-size", config.batch_size), ("--probe-batch-size", config.probe_batch_size)):
         if size > samples:

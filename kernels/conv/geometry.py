@@ -1,18 +1,24 @@
-"""Where a strided convolution with SAME padding reads."""
+"""Where a strided convolution reads."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Padding = Literal["same", "centred"]
 
 
 @dataclass(frozen=True)
 class Axis:
     """One spatial axis: `y[o] = sum_t x[o * stride + t - before] w[t]`, with x zero outside `0..size`.
 
-    SAME as XLA has it: the output has ceil(size / stride) entries, and an odd pixel of padding goes after the image.
+    The output has ceil(size / stride) entries. `same` is XLA's: as little padding as that takes, an odd pixel of it
+    after the image. `centred` puts an odd window's middle on every `stride`-th pixel, as PyTorch does with
+    `padding=window // 2`. Without a stride they agree on odd windows.
     """
 
     size: int
     window: int
     stride: int
+    padding: Padding = "same"
 
     @property
     def outputs(self) -> int:
@@ -27,7 +33,7 @@ class Axis:
     @property
     def before(self) -> int:
         """Zeros before x."""
-        return max(self.reach - self.size, 0) // 2
+        return (self.window - 1) // 2 if self.padding == "centred" else max(self.reach - self.size, 0) // 2
 
     @property
     def after(self) -> int:
@@ -43,9 +49,9 @@ class Geometry:
     width: Axis
 
     @classmethod
-    def of(cls, size: tuple[int, int], window: tuple[int, int], stride: int) -> "Geometry":
+    def of(cls, size: tuple[int, int], window: tuple[int, int], stride: int, padding: Padding = "same") -> "Geometry":
         """Of images `size`, kernels `window`, both height by width."""
-        return cls(*(Axis(n, k, stride) for n, k in zip(size, window, strict=True)))
+        return cls(*(Axis(n, k, stride, padding) for n, k in zip(size, window, strict=True)))
 
     @property
     def axes(self) -> tuple[Axis, Axis]:
@@ -53,7 +59,7 @@ class Geometry:
         return self.height, self.width
 
     @property
-    def padding(self) -> list[tuple[int, int]]:
+    def zeros(self) -> list[tuple[int, int]]:
         """Zeros around x, per axis."""
         return [(axis.before, max(axis.after, 0)) for axis in self.axes]
 

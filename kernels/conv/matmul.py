@@ -19,7 +19,7 @@ def _taps(geometry: Geometry) -> Iterator[tuple[int, int]]:
 
 def _read(x: Array, geometry: Geometry) -> Iterator[tuple[tuple[int, int], Array]]:
     """For every pixel of the window, what of x it is multiplied with, shaped like y but for the channels."""
-    padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *((*p, 0) for p in geometry.padding), (0, 0, 0)])
+    padded = lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0), (0, 0, 0), *((*p, 0) for p in geometry.zeros), (0, 0, 0)])
     stride = geometry.stride
     for tap in _taps(geometry):
         stops = [t + (axis.outputs - 1) * stride + 1 for t, axis in zip(tap, geometry.axes, strict=True)]

@@ -25,7 +25,7 @@ def _convolve(image: Array, kernel: Array, precision: str | None, **settings) ->
 
 
 def _output(x: Array, w: Array, geometry: Geometry, precision: str | None) -> Array:
-    return _convolve(x, w, precision, window_strides=(geometry.stride,) * 2, padding=geometry.padding)
+    return _convolve(x, w, precision, window_strides=(geometry.stride,) * 2, padding=geometry.zeros)
 
 
 def _input(w: Array, y: Array, geometry: Geometry, precision: str | None) -> Array:
@@ -54,7 +54,7 @@ def _kernel(x: Array, y: Array, geometry: Geometry, precision: str | None) -> Ar
     if geometry.stride > 1 or all(axis.window == 1 for axis in geometry.axes):
         return kernel_gradient(x[None], y[None], geometry, precision)[0]
     images, kernels = x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)
-    by_channel = _convolve(images, kernels, precision, window_strides=(1, 1), padding=geometry.padding)
+    by_channel = _convolve(images, kernels, precision, window_strides=(1, 1), padding=geometry.zeros)
     return by_channel.transpose(1, 2, 0, 3)
 
 

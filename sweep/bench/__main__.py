@@ -26,8 +26,8 @@ from sweep.data import load
 from sweep.engine import Data, Engine, compile_quickly, put
 from sweep.ensemble import Ensemble
 from sweep.errors import UserError
-from sweep.members import Member
 from sweep.plan import structures_of
+from sweep.run import check_sizes
 
 Step = Callable[[int], np.ndarray]
 
@@ -71,7 +71,7 @@ def flax_loop(config: Config, members: Ensemble, data: Data) -> Way:
     example = batch(order, jnp.int32(0))
     seconds += time.perf_counter() - started
     for member in members.members:
-        graphdef, params, rest = nnx.split(Unrolled(_alone(members, member)), nnx.Param, ...)
+        graphdef, params, rest = nnx.split(Unrolled(member.build(members.structure)), nnx.Param, ...)
         params, rest = nnx.as_pure((params, rest))
         states.append((params, rest, optimizer.init(params)))
         kind = member.net, member.depth
@@ -91,10 +91,6 @@ def flax_loop(config: Config, members: Ensemble, data: Data) -> Way:
         return np.asarray(jnp.stack(losses))
 
     return Way(step, seconds)
-
-
-def _alone(members: Ensemble, member: Member) -> Any:
-    return member.build(members.structure)
 
 
 def _flax_step(graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation) -> Callable[..., Any]:
@@ -127,6 +123,7 @@ def compare(config: Config, rounds: int, console: Console) -> dict[str, tuple[np
     if len(config.norms) != 1 or len(config.learning_rates) != 1:
         raise UserError("sweep.bench takes one of --norms and one of --learning-rates")
     dataset = load(config.dataset, config.data_dir)
+    check_sizes(config, dataset)
     data = put(dataset)
     ((structure, members),) = structures_of(config, dataset.image_shape, dataset.classes).items()
     together = Ensemble.of(structure, members)
@@ -143,7 +140,7 @@ def compare(config: Config, rounds: int, console: Console) -> dict[str, tuple[np
             times[name].append(time.perf_counter() - started)
         ours, theirs = losses.values()
         # The same but for rounding, which training deep networks amplifies at every step.
-        if not np.allclose(ours, theirs, rtol=min(1e-4 * 4**index, 0.05)):
+        if not np.allclose(ours, theirs, rtol=min(1e-4 * 4**index, 0.05), equal_nan=True):
             raise RuntimeError(f"the losses of step {index} differ: {ours} and {theirs}")
     return {name: (np.asarray(times[name][1:]), ways[name].compile_seconds) for name in ways}
 

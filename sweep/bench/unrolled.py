@@ -9,6 +9,7 @@ from jax import Array, lax
 
 from kernels.batchnorm.activations import Activation
 from nets import BatchNorm, Network, Stack
+from nets.initializers import Strided
 
 
 class FlaxNorm(nnx.Module):
@@ -54,12 +55,12 @@ def _as_in_flax(module: nnx.Module) -> None:
         if isinstance(part, BatchNorm):
             setattr(module, name, FlaxNorm(part))
         elif isinstance(part, nnx.Conv):
-            stride = cast(partial, part.conv_general_dilated).args[0]  # as `nets.initializers.convolution` makes it
+            stride = cast(Strided, part.conv_general_dilated).stride
             part.conv_general_dilated = partial(_convolve, stride)
         elif isinstance(part, nnx.Module):
             _as_in_flax(part)
 
 
 def _convolve(stride: int, x: Array, w: Array, *unit_strides_and_padding: Any, **settings: Any) -> Array:
-    layout = settings["dimension_numbers"]
-    return lax.conv_general_dilated(x, w, (stride, stride), "SAME", dimension_numbers=layout)
+    layout, around = settings["dimension_numbers"], [(size // 2, size // 2) for size in w.shape[:2]]
+    return lax.conv_general_dilated(x, w, (stride, stride), around, dimension_numbers=layout)

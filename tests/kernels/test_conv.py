@@ -111,6 +111,22 @@ def test_the_textbook_is_what_xla_calls_same(double, stride):
     close(ensemble_conv(x, w, stride=stride, implementation="grouped"), expected)
 
 
+@pytest.mark.parametrize("implementation", ["reference", *IMPLEMENTATIONS])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_centred_is_padding_by_half_a_window(double, implementation, stride):
+    """As in PyTorch, for images of odd and even sides; with the gradients."""
+    x, w = arrays(jax.random.key(0), size=(7, 6))
+
+    def padded(x, w):
+        around, layout = [(1, 1), (1, 1)], ("NHWC", "HWIO", "NHWC")
+        return jax.vmap(
+            lambda x, w: lax.conv_general_dilated(x, w, (stride, stride), around, dimension_numbers=layout)
+        )(x, w)
+
+    settings = {"stride": stride, "padding": "centred", "implementation": implementation}
+    close(reverse(partial(ensemble_conv, **settings), x, w), reverse(padded, x, w))
+
+
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0), (3, 4)])
 def test_vmap_of_one_networks_convolution(double, implementation, axes):

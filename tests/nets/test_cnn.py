@@ -11,7 +11,6 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from kernels.conv.geometry import Geometry
 from nets import CNN
 
 VARIANTS = [
@@ -55,7 +54,8 @@ class JaxOps:
     @staticmethod
     def conv(h, w, stride):
         layout = ("NHWC", "HWIO", "NHWC")
-        return lax.conv_general_dilated(h, w, (stride, stride), "SAME", dimension_numbers=layout)
+        around = [(size // 2, size // 2) for size in w.shape[:2]]
+        return lax.conv_general_dilated(h, w, (stride, stride), around, dimension_numbers=layout)
 
     @staticmethod
     def loss_and_gradients(loss, arrays):
@@ -80,9 +80,9 @@ class TorchOps:
         return h.var((0, 1, 2), correction=0)
 
     def conv(self, h, w, stride):
-        padding = Geometry.of(tuple(h.shape[1:3]), tuple(w.shape[:2]), stride).padding
-        h = self.pad(h, [(0, 0), *padding, (0, 0)]).movedim(-1, 1)
-        return self.torch.nn.functional.conv2d(h, w.permute(3, 2, 0, 1), stride=stride).movedim(1, -1)
+        around = w.shape[0] // 2
+        h, w = h.movedim(-1, 1), w.permute(3, 2, 0, 1)
+        return self.torch.nn.functional.conv2d(h, w, stride=stride, padding=around).movedim(1, -1)
 
     def loss_and_gradients(self, loss, arrays):
         leaves = jax.tree.map(lambda a: self.torch.as_tensor(np.array(a)).requires_grad_(), arrays)
@@ -110,7 +110,8 @@ def written_out(ops, params, x, *, net="residual", norm="batch", order="post", a
         channels = p["linear2"]["kernel"].shape[-1]
         shortcut = h
         if "shortcut" in p:
-            shortcut = normalize(conv(h, p["shortcut"]["linear"], stride), p["shortcut"].get("norm"))
+            shortcut = conv(h, p["shortcut"]["linear"], stride)
+            shortcut = shortcut if order == "pre" else normalize(shortcut, p["shortcut"].get("norm"))
         elif stride > 1:
             shortcut = ops.pad(h[:, ::stride, ::stride], [(0, 0), (0, 0), (0, 0), (0, channels - h.shape[-1])])
         if order == "pre":
@@ -182,6 +183,32 @@ def test_delta_orthogonal_weights_keep_the_norm_of_every_image(double):
     x = jax.random.normal(jax.random.key(0), (2, 5, 7, 6), float)
     y = JaxOps.conv(x, jnp.asarray(kernel), 1)
     np.testing.assert_allclose(jnp.linalg.norm(y), jnp.linalg.norm(x), rtol=1e-12)
+
+
+def test_kinds_norms_orders_and_shortcuts_start_from_the_same_weights():
+    def kernels(**kwargs):
+        model = CNN(14, width=4, **kwargs, rngs=nnx.Rngs(0))
+        found = nnx.to_flat_state(nnx.state(model, nnx.Param))
+        return {path: leaf[...] for path, leaf in found if path[-1] == "kernel" and "shortcut" not in path}
+
+    expected = kernels()
+    changes = [
+        {"norm": "none"},
+        {"order": "pre"},
+        {"net": "plain"},
+        {"shortcut": "B"},
+        {"order": "pre", "norm": "none"},
+    ]
+    for change in changes:
+        found = kernels(**change)
+        assert found.keys() == expected.keys()
+        for path, kernel in found.items():
+            np.testing.assert_array_equal(kernel, expected[path], err_msg=f"{change} {path}")
+
+
+def test_equal_networks_share_their_programs():
+    first, second = (nnx.graphdef(CNN(14, width=4, rngs=nnx.Rngs(seed))) for seed in (0, 1))
+    assert first == second
 
 
 def test_weights_have_the_variance_asked_for():

@@ -100,17 +100,15 @@ def test_a_cnns_layers_in_order(double):
     hidden = [h for name in names for h in trace.outputs[name]]
     assert [h.shape[-1] for h in hidden] == [2, 2, 2, 4, 4, 8, 8]
 
-    def loss(name, layer, offset):
-        shifted = jnp.zeros_like(trace.outputs[name]).at[layer].set(offset)
-        logits = nnx.clone(network).trace(x, {name: shifted}).logits
+    def loss(offsets):
+        following = iter(offsets)
+        shifted = {name: jnp.stack([next(following) for _ in trace.outputs[name]]) for name in names}
+        logits = nnx.clone(network).trace(x, shifted).logits
         return optax.softmax_cross_entropy_with_integer_labels(logits, LABELS).mean()
 
-    by_output = [
-        jax.grad(loss, argnums=2)(name, layer, jnp.zeros_like(h))
-        for name in names
-        for layer, h in enumerate(trace.outputs[name])
-    ]
-    flow, signals = gradient_flow(network, x, LABELS), forward_signals(network, x)
+    by_output = jax.jit(jax.grad(loss))([jnp.zeros_like(h) for h in hidden])
+    flow = jax.jit(lambda x: gradient_flow(network, x, LABELS))(x)
+    signals = jax.jit(lambda x: forward_signals(network, x))(x)
     np.testing.assert_allclose(flow.output, [jnp.square(g).sum() for g in by_output], rtol=1e-10)
     assert flow.weight.shape == flow.output.shape
     np.testing.assert_allclose(signals.second_moment, [jnp.square(h).mean() for h in hidden], rtol=1e-10)

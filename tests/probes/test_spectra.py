@@ -95,13 +95,14 @@ def test_the_network_is_not_changed(network, x):
 )
 def test_refuses(network, x, arguments, match):
     with pytest.raises(ValueError, match=match):
-        jacobian.__wrapped__(network, x, *arguments)
+        hidden_map.__wrapped__(network, x, *arguments)
 
 
 @pytest.fixture(scope="module")
 def convolutional():
     with jax.enable_x64(True):
-        return CNN(8, width=2, weight_std=1.0, rngs=nnx.Rngs(0)), jax.random.normal(jax.random.key(1), (5, 8, 8, 3))
+        # 256 values of which 80 steps see few.
+        return CNN(14, width=4, rngs=nnx.Rngs(0)), jax.random.normal(jax.random.key(1), (5, 16, 16, 3))
 
 
 @pytest.mark.parametrize("reading", ["frozen", "coupled"])

@@ -8,7 +8,7 @@ import pytest
 from kernels.bench.convolutions import main as convolutions
 from sweep.bench.__main__ import main as sweep_bench
 
-SMALL = ["--arch", "cnn", "--norms", "batch", "--depths", "8", "14", "--width", "2"]
+SMALL = ["--arch", "cnn", "--norms", "batch", "--depths", "8", "--width", "2"]
 SMALL += ["--seeds", "0", "--batch-size", "8", "--probe-batch-size", "8"]
 
 

@@ -74,6 +74,11 @@ def test_schedule():
     assert share[3:] == sorted(share[3:], reverse=True)
     assert share[10] == pytest.approx(0, abs=1e-6)
     assert [float(schedule("constant", 10, 0)(step)) for step in (0, 9)] == [1, 1]
+    # He et al. 2015's: 64,000 steps, a tenth from 32,000 on and a hundredth from 48,000 on, whatever the warm-up.
+    for warmup in (0, 400):
+        drops = schedule("steps", 64_000, warmup)
+        found = [float(drops(step)) for step in (31_999, 32_001, 47_999, 48_001)]
+        np.testing.assert_allclose(found, [1, 0.1, 0.1, 0.01], rtol=1e-6)
 
 
 def test_every_epoch_is_a_new_order_without_repeats():
