@@ -10,8 +10,8 @@ def quickstart() -> Config:
 
     Command: `python train.py`.
     Hardware, time: 2 CPU cores, a minute and a half, 1.5 GB.
-    Expect: all four kinds at 0.96 or better at depth 2; at depth 64 plain nets at chance with and without batch norm,
-    residual nets without it diverged, and with both 0.95 or better.
+    Expect: test accuracy above 0.95 for all four kinds at depth 2; at depth 64 plain nets at 0.10 without and at 0.15
+    with batch norm, residual nets without it diverged from depth 16 on, and with it 0.96 at every depth.
     """
     return Config()
 
