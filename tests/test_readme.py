@@ -8,7 +8,7 @@ import pytest
 from sweep import Config
 from sweep.cli import parse
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+README = (Path(__file__).parents[1] / "README.md").read_text().replace("\\\n", "")
 
 
 def test_every_flag_has_its_row():
