@@ -127,11 +127,11 @@ def test_other_structures_too(double, change):
     assert_same(params[members[-1]], alone_params[members[-1]], 1e-6)
 
 
-@pytest.mark.parametrize("arch", ["cnn", "isotropic-cnn"])
-def test_convolutional_members_too(double, arch):
+@pytest.mark.parametrize(("arch", "shortcut"), [("cnn", "B"), ("isotropic-cnn", "A")])
+def test_convolutional_members_too(double, arch, shortcut):
     """Of three depths, the shallowest without layers in some stacks: alone in an ensemble and as Flax models."""
     config = dataclasses.replace(
-        CONFIG, arch=arch, depths=(8, 14, 20), seeds=(3,), width=2, learning_rates=(0.03,), shortcut="B"
+        CONFIG, arch=arch, depths=(8, 14, 20), seeds=(3,), width=2, learning_rates=(0.03,), shortcut=shortcut
     )
     ((structure, members),) = structures_of(config, (1, 5, 1), 3).items()
     gradients, params = train(Ensemble.of(structure, members), config)
