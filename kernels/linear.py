@@ -78,12 +78,10 @@ def linear_map(push: Direction, pull: Direction, operands: Arrays, inputs: Array
     """
     present = [tuple(x is not None for x in arrays) for arrays in (operands, inputs)]
     args = [x for x in (*operands, *inputs) if x is not None]
-    # Inside `shard_map` the cotangent of a value all devices share is summed over them: the transpose of this cast.
-    varying = frozenset().union(*(jax.typeof(x).manual_axis_type.varying for x in args))
     everything = (True,) * outputs
     forward = _Flat(push, present[0], present[1], everything)
     backward = _Flat(pull, present[0], everything, present[1])
-    return tuple(_linear_map.bind(*(_vary(x, varying) for x in args), push=forward, pull=backward))
+    return tuple(_linear_map.bind(*varying_alike(args), push=forward, pull=backward))
 
 
 def opaque(function: Direction, operands: Arrays, outputs: int) -> Arrays:
@@ -94,9 +92,18 @@ def opaque(function: Direction, operands: Arrays, outputs: int) -> Arrays:
     return linear_map(function, function, operands, (), outputs)
 
 
-def _vary(x: Array, axes: frozenset[str]) -> Array:
-    missing = tuple(sorted(axes - jax.typeof(x).manual_axis_type.varying))
-    return lax.pcast(x, missing, to="varying") if missing else x
+def varying_alike(arrays: Sequence[Array]) -> list[Array]:
+    """The arrays, inside `shard_map` each varying over all axes that any of them varies over.
+
+    The cotangent of a value all devices share is summed over them: the transpose of this cast.
+    """
+    axes = frozenset().union(*(jax.typeof(x).manual_axis_type.varying for x in arrays))
+
+    def cast(x: Array) -> Array:
+        missing = tuple(sorted(axes - jax.typeof(x).manual_axis_type.varying))
+        return lax.pcast(x, missing, to="varying") if missing else x
+
+    return [cast(x) for x in arrays]
 
 
 _linear_map = Primitive("linear_map")

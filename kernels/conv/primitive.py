@@ -17,6 +17,7 @@ from jax.interpreters import ad, batching, mlir
 
 from kernels.conv import matmul, native
 from kernels.conv.geometry import Geometry
+from kernels.linear import varying_alike
 
 Implementation = Literal["native", "matmul"]
 Gives = Literal["x", "w", "y"]
@@ -38,15 +39,9 @@ def bind(
     precision: str | None,
 ) -> Array:
     """The one of x, w and y that the other two, in this order, give."""
-    # Inside `shard_map` the cotangent of a value all devices share is summed over them: the transpose of this cast.
-    varying = jax.typeof(a).manual_axis_type.varying | jax.typeof(b).manual_axis_type.varying
-    a, b = (_vary(array, varying) for array in (a, b))
-    return _convolution.bind(a, b, gives=gives, geometry=geometry, implementation=implementation, precision=precision)
-
-
-def _vary(array: Array, axes: frozenset[str]) -> Array:
-    missing = tuple(sorted(axes - jax.typeof(array).manual_axis_type.varying))
-    return lax.pcast(array, missing, to="varying") if missing else array
+    return _convolution.bind(
+        *varying_alike((a, b)), gives=gives, geometry=geometry, implementation=implementation, precision=precision
+    )
 
 
 _convolution = Primitive("ensemble_convolution")
