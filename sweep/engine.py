@@ -6,7 +6,6 @@ from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array, lax
 from jax.stages import Compiled, Lowered
@@ -15,8 +14,9 @@ from jaxtyping import Float, Int, UInt8
 from sweep.augmentations import AUGMENTATIONS
 from sweep.config import Config
 from sweep.data import Dataset
+from sweep.devices import over_shards, share
 from sweep.ensemble import Ensemble, Parts
-from sweep.members import augmentation_key, data_key
+from sweep.members import Traits, augmentation_key, data_key
 from sweep.optimizers import OPTIMIZERS, schedule
 
 # Steps whose losses one call can return; a call may take fewer, at no new compilation.
@@ -33,9 +33,10 @@ def compile_quickly(program: Lowered) -> Compiled:
 
 
 class TrainState(NamedTuple):
-    """All that changes during training.
+    """A shard's members and all that changes during training; outside of programs, of all shards, `[shard, ...]`.
 
     Attributes:
+      traits: the numbers that tell the members apart.
       params, rest: the members' parameters, and their other variables.
       moments: the optimizer's state.
       step: steps taken.
@@ -43,6 +44,7 @@ class TrainState(NamedTuple):
       diverged: per member, the first step whose loss was not finite, or -1.
     """
 
+    traits: Traits
     params: Parts
     rest: Parts
     moments: optax.OptState
@@ -69,9 +71,9 @@ class Data(NamedTuple):
         return (images.astype(self.mean.dtype) - self.mean) / self.std
 
 
-def put(dataset: Dataset) -> Data:
-    """Copies a data set to the device."""
-    return Data(
+def put(dataset: Dataset, shards: int = 1) -> Data:
+    """Copies a data set to every device that ensembles of so many shards train on."""
+    data = Data(
         jnp.asarray(dataset.train_images),
         jnp.asarray(dataset.train_labels),
         jnp.asarray(dataset.test_images),
@@ -79,11 +81,16 @@ def put(dataset: Dataset) -> Data:
         jnp.asarray(dataset.mean, float),
         jnp.asarray(dataset.std, float),
     )
+    return share(data, shards)
 
 
 @dataclass(frozen=True)
 class Engine:
-    """The training of one ensemble under one config. Its methods are pure; three of them are compiled programs."""
+    """The training of one ensemble under one config. Its methods are pure and of one shard.
+
+    But for three, which are compiled programs of all shards, one on a device: `init`, `train` and `evaluate` take and
+    return arrays with a leading axis of shards.
+    """
 
     config: Config
     ensemble: Ensemble
@@ -93,23 +100,23 @@ class Engine:
         config = self.config
         object.__setattr__(self, "optimizer", OPTIMIZERS[config.optimizer](config.momentum, config.weight_decay))
 
-    @property
-    def seeds(self) -> np.ndarray:
-        """The distinct seeds, and so the distinct orders of the data."""
-        return np.unique(self.ensemble.member_values("seed"))
-
-    @partial(jax.jit, static_argnums=(0, 1))
-    def init(self, train_samples: int) -> TrainState:
-        """The state before the first step."""
-        params, rest = self.ensemble.init()
+    def initial(self, traits: Traits, train_samples: int) -> TrainState:
+        """The state of members of these traits before the first step."""
+        params, rest = self.ensemble.init(traits)
         return TrainState(
+            traits,
             params,
             rest,
             self.optimizer.init(params),
             jnp.zeros((), jnp.int32),
-            jnp.zeros((len(self.seeds), train_samples), jnp.int32),
-            jnp.full(len(self.ensemble.members), -1, jnp.int32),
+            jnp.zeros((jnp.size(traits.seeds), train_samples), jnp.int32),
+            jnp.full(self.ensemble.size, -1, jnp.int32),
         )
+
+    @partial(jax.jit, static_argnums=(0, 2))
+    def init(self, traits: Traits, train_samples: int) -> TrainState:
+        """Every shard's `initial` state."""
+        return over_shards(lambda traits, _: self.initial(traits, train_samples), self.ensemble.shards)(traits, ())
 
     def losses(
         self,
@@ -135,11 +142,12 @@ class Engine:
 
         return jax.grad(total, has_aux=True)(params)
 
-    def batch(self, order: Array, step: Array, data: Data) -> tuple[Array, Array, Array]:
+    def batch(self, traits: Traits, order: Array, step: Array, data: Data) -> tuple[Array, Array, Array]:
         """The step's order, inputs and labels, by member: each seed shuffles anew in every epoch and drops the rest.
 
         What is done to the images at random depends on seed and step.
         """
+        seeds, place = map(jnp.asarray, (traits.seeds, traits.place))
         size = self.config.batch_size
         samples = data.train_labels.shape[0]
         epoch, position = jnp.divmod(step, samples // size)
@@ -150,7 +158,7 @@ class Engine:
                     jax.random.fold_in(data_key(seed), epoch), jnp.arange(samples, dtype=jnp.int32)
                 )
 
-            return jax.vmap(of)(jnp.asarray(self.seeds))
+            return jax.vmap(of)(seeds)
 
         order = lax.cond(position == 0, shuffle, lambda: order)
         rows = lax.dynamic_slice_in_dim(order, position * size, size, 1)
@@ -158,50 +166,60 @@ class Engine:
         def augmented(seed: Array, x: Array) -> Array:
             return AUGMENTATIONS[self.config.augment](jax.random.fold_in(augmentation_key(seed), step), x)
 
-        x = jax.vmap(augmented)(jnp.asarray(self.seeds), data.inputs(data.train_images[rows]))
-        seed_of_member = np.searchsorted(self.seeds, self.ensemble.member_values("seed"))
-        return order, x[seed_of_member], data.train_labels[rows][seed_of_member]
+        x = jax.vmap(augmented)(seeds, data.inputs(data.train_images[rows]))
+        return order, x[place], data.train_labels[rows][place]
 
     def step(self, state: TrainState, data: Data) -> tuple[TrainState, Float[Array, " member"]]:
         """One step of every member, and the losses before it."""
-        order, x, labels = self.batch(state.order, state.step, data)
+        order, x, labels = self.batch(state.traits, state.order, state.step, data)
         gradients, (losses, rest) = self.gradients(state.params, state.rest, x, labels)
         directions, moments = self.optimizer.update(gradients, state.moments, state.params)
         config = self.config
         # optax computes a whole step's share in float32; a float's in its own precision.
-        share = schedule(config.schedule, config.steps, config.warmup_steps)(state.step.astype(float))
-        rates = jnp.asarray(self.ensemble.member_values("learning_rate")) * share
+        part = schedule(config.schedule, config.steps, config.warmup_steps)(state.step.astype(float))
+        rates = jnp.asarray(state.traits.learning_rate) * part
         params = optax.apply_updates(state.params, self.ensemble.scale(cast(Parts, directions), -rates))
         diverged = jnp.where((state.diverged < 0) & ~jnp.isfinite(losses), state.step, state.diverged)
-        return TrainState(cast(Parts, params), rest, moments, state.step + 1, order, diverged), losses
+        state = state._replace(
+            params=cast(Parts, params), rest=rest, moments=moments, step=state.step + 1, order=order, diverged=diverged
+        )
+        return state, losses
 
     @partial(jax.jit, static_argnums=0, donate_argnums=1)
     def train(
         self, state: TrainState, data: Data, steps: Int[Array, ""]
-    ) -> tuple[TrainState, Float[Array, "call member"]]:
+    ) -> tuple[TrainState, Float[Array, "shard call member"]]:
         """Takes up to `STEPS_PER_CALL` steps; `state` is consumed. Rows of losses past `steps` are NaN."""
-        members = len(self.ensemble.members)
 
-        def body(i: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-            state, history = carry
-            state, losses = self.step(state, data)
-            return state, history.at[i].set(losses)
+        def take(state: TrainState, shared: tuple[Data, Array]) -> tuple[TrainState, Array]:
+            data, steps = shared
 
-        history = jnp.full((STEPS_PER_CALL, members), jnp.nan, data.mean.dtype)
-        return lax.fori_loop(0, steps, body, (state, history))
+            def body(i: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+                state, history = carry
+                state, losses = self.step(state, data)
+                return state, history.at[i].set(losses)
+
+            history = jnp.full((STEPS_PER_CALL, self.ensemble.size), jnp.nan, data.mean.dtype)
+            return lax.fori_loop(0, steps, body, (state, history))
+
+        return over_shards(take, self.ensemble.shards)(state, (data, steps))
 
     @partial(jax.jit, static_argnums=0)
     def evaluate(
         self, params: Parts, rest: Parts, data: Data
-    ) -> tuple[Float[Array, " member"], Float[Array, " member"]]:
+    ) -> tuple[Float[Array, "shard member"], Float[Array, "shard member"]]:
         """Every member's mean loss and accuracy over the test images, batch norm with its running statistics.
 
         Where the loss is not finite there is no prediction either, and the accuracy is NaN.
         """
+        return over_shards(self._evaluate, self.ensemble.shards)((params, rest), data)
+
+    def _evaluate(self, parts: tuple[Parts, Parts], data: Data) -> tuple[Array, Array]:
+        params, rest = parts
         samples = min(data.test_labels.shape[0], self.config.test_samples or data.test_labels.shape[0])
         size = min(samples, max(self.config.batch_size, 256))
         chunks = -(-samples // size)
-        members = len(self.ensemble.members)
+        members = self.ensemble.size
 
         # Not the first ones: some sets are sorted by class.
         chosen = jax.random.permutation(jax.random.key(0), data.test_labels.shape[0])[:samples]

@@ -1,7 +1,7 @@
 """Many members of one structure, of any depths, as one pure function."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
@@ -11,12 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array, lax
+from jax.typing import ArrayLike
 from jaxtyping import Float, PyTree
 
 from nets import Network, Stack
 from nets.stack import step
-from sweep.members import Member, Structure, init_key
+from sweep.members import Member, Structure, Traits, init_key, traits_of
+from sweep.placement import place
 from sweep.staircase import Staircase
+
+# A network with a hidden state of at least so many entries a sample is large: many at once gain nothing, or fill the
+# memory.
+LARGE = 4096
 
 # An ensemble's arrays by section: parameters, statistics, gradients and optimizer moments all come in this shape. A
 # stack's are a tuple of segments `[layer, member, ...]`, a single module's `[member, ...]`.
@@ -25,25 +31,39 @@ Parts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Members of one structure, deepest first. Knows of a network only that it is one section after the other.
+    """Members of one structure, in shards of the same depths. Its arrays and functions are those of one shard.
+
+    Knows of a network only that it is one section after the other.
 
     Attributes:
       structure: what the members share.
-      members: who they are; use `Ensemble.of` to have them put in order.
+      members: who they are, one shard after the other, each deepest first; use `Ensemble.of` to have them put in order.
+      shards: how many devices they are spread over.
     """
 
     structure: Structure
     members: tuple[Member, ...]
+    shards: int = 1
 
     @classmethod
-    def of(cls, structure: Structure, members: tuple[Member, ...]) -> "Ensemble":
+    def of(cls, structure: Structure, members: tuple[Member, ...], shards: int = 1) -> "Ensemble":
         """The ensemble of these members, whatever their order."""
-        return cls(structure, tuple(sorted(members, key=lambda member: -member.depth)))
+        return cls(structure, place(members, shards), shards)
+
+    @cached_property
+    def traits(self) -> Traits:
+        """What tells the members apart, `[shard, ...]`."""
+        return traits_of(self.members, self.shards)
+
+    @property
+    def size(self) -> int:
+        """Members in a shard."""
+        return len(self.members) // self.shards
 
     @cached_property
     def groups(self) -> dict[int, slice]:
         """The members of each depth, deepest first."""
-        depths = [member.depth for member in self.members]
+        depths = [member.depth for member in self.members[: self.size]]
         return {depth: slice(depths.index(depth), depths.index(depth) + depths.count(depth)) for depth in depths}
 
     @cached_property
@@ -68,7 +88,7 @@ class Ensemble:
             return getattr(outline, name).depth if name in outline.section_names else 0
 
         return {
-            name: Staircase(tuple(layers(member, name) for member in self.members))
+            name: Staircase(tuple(layers(member, name) for member in self.members[: self.size]))
             for name, section in self.deepest.sections.items()
             if isinstance(section, Stack)
         }
@@ -88,9 +108,9 @@ class Ensemble:
         network.train() if training else network.eval()
         return {name: nnx.split(_module(section))[0] for name, section in network.sections.items()}
 
-    def init(self) -> tuple[Parts, Parts]:
+    def init(self, traits: Traits) -> tuple[Parts, Parts]:
         """The members' initial parameters, and their other variables (statistics, skip strengths)."""
-        built = {depth: self._build(depth) for depth in self.groups}
+        built = {depth: self._build(depth, traits) for depth in self.groups}
 
         def assembled(kind: int, name: str) -> PyTree[Array]:
             found = {depth: sections[name][kind] for depth, sections in built.items() if name in sections}
@@ -102,7 +122,7 @@ class Ensemble:
         params, rest = ({name: assembled(kind, name) for name in self.deepest.section_names} for kind in (0, 1))
         return params, rest
 
-    def _build(self, depth: int) -> dict[str, tuple[nnx.State, nnx.State]]:
+    def _build(self, depth: int, traits: Traits) -> dict[str, tuple[nnx.State, nnx.State]]:
         """Parameters and other variables, by section, of all members of one depth, with a leading member axis."""
 
         def build(seed: Array, *numbers: Array) -> dict[str, tuple[nnx.State, nnx.State]]:
@@ -113,17 +133,18 @@ class Ensemble:
                 found[name] = nnx.as_pure(params), nnx.as_pure(rest)
             return found
 
-        group = self.groups[depth]
-        numbers = [self.member_values(name)[group] for name in ("seed", "skip", "weight_std", "bias_std")]
-        return jax.vmap(build)(*map(jnp.asarray, numbers))
+        numbers = (traits.seed, traits.skip, traits.weight_std, traits.bias_std)
+        return jax.vmap(build)(*(jnp.asarray(number)[self.groups[depth]] for number in numbers))
 
     def forward(
         self, graphs: dict[str, nnx.GraphDef], params: Parts, rest: Parts, x: Float[Array, "member batch *features"]
     ) -> tuple[Float[Array, "member batch classes"], Parts]:
         """All members' logits, each on its own batch, and their updated variables."""
+        # A large network's operations fill a core, and what one of them writes the next one still finds in the cache.
+        one_at_a_time = jax.default_backend() == "cpu" and max(self.hidden_sizes) >= LARGE
         updated: Parts = {}
         for name, graph in graphs.items():
-            section = jax.vmap(partial(step, graph))
+            section = partial(_mapped if one_at_a_time else _vmapped, graph)
             if name in self.staircases:
                 x, updated[name] = _climb(self.staircases[name], section, params[name], rest[name], x)
             else:
@@ -161,9 +182,20 @@ class Ensemble:
             states.append({name: {"layers": s} if name in self.staircases else s for name, s in found.items()})
         return nnx.graphdef(self.outlines[depth]), nnx.merge_state(*(nnx.State(state) for state in states))
 
-    def member_values(self, name: str) -> np.ndarray:
-        """One field of every member, in the ensemble's order."""
-        return np.asarray([getattr(member, name) for member in self.members])
+    def by_member(self, stacked: ArrayLike, members: Sequence[Member]) -> np.ndarray:
+        """The rows of these members of an array `[shard, member, ...]`."""
+        array = np.asarray(stacked)
+        return array.reshape(-1, *array.shape[2:])[[self.members.index(member) for member in members]]
+
+
+def _vmapped(graph: nnx.GraphDef, *arrays: Any) -> Any:
+    """One section of all members at once."""
+    return jax.vmap(partial(step, graph))(*arrays)
+
+
+def _mapped(graph: nnx.GraphDef, *arrays: Any) -> Any:
+    """One section of one member after the other."""
+    return lax.map(lambda one: step(graph, *one), arrays)
 
 
 def _module(section: nnx.Module) -> nnx.Module:

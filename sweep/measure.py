@@ -13,11 +13,9 @@ from probes import PROBES, Batch, Probe, Subject
 from probes.signals import PERCENTILES
 from probes.spectra import TOP
 from sweep.config import Config
+from sweep.devices import over_shards
 from sweep.engine import Data
-from sweep.ensemble import Ensemble, Parts
-
-# Networks with hidden states of at least so many entries are measured one at a time, lest many fill the memory.
-_LARGE = 4096
+from sweep.ensemble import LARGE, Ensemble, Parts
 
 
 def applicable(ensemble: Ensemble, samples: int) -> dict[str, Probe]:
@@ -55,11 +53,27 @@ def measure(
     rest: Parts,
     data: Data,
     rows: Int[Array, " probe"],
-) -> Mapping[str, Float[Array, "member ..."]]:
-    """What the named probes find in every member; entries past a member's own depth are NaN."""
+) -> Mapping[str, Float[Array, "shard member ..."]]:
+    """What the named probes find in every member of every shard; entries past a member's own depth are NaN."""
+
+    def of_shard(parts: tuple[Parts, Parts], shared: tuple[Data, Array]) -> dict[str, Array]:
+        return _measure_shard(probes, spectrum_samples, ensemble, *parts, *shared)
+
+    return over_shards(of_shard, ensemble.shards)((params, rest), (data, rows))
+
+
+def _measure_shard(
+    probes: tuple[str, ...],
+    spectrum_samples: int,
+    ensemble: Ensemble,
+    params: Parts,
+    rest: Parts,
+    data: Data,
+    rows: Int[Array, " probe"],
+) -> dict[str, Array]:
     batch = Batch(data.inputs(data.train_images[rows]), data.train_labels[rows], spectrum_samples)
     layers = ensemble.deepest.block_count + 1
-    large = max(ensemble.hidden_sizes) >= _LARGE
+    large = max(ensemble.hidden_sizes) >= LARGE
     results = []
     for depth in ensemble.groups:
         graphdef, state = ensemble.networks(params, rest, depth)

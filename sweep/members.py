@@ -1,14 +1,16 @@
 """The members of a sweep: who they are, and how each is built."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from flax import nnx
 from jax import Array
+from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Key
 
 from nets import CNN, MLP, SKIP_STRENGTH, Network
@@ -92,6 +94,44 @@ class Member:
     def build(self, structure: Structure) -> Network:
         """This member alone, exactly as it starts in a sweep."""
         return structure.build(self.depth, init_key(self.seed, self.depth), self.skip, self.weight_std, self.bias_std)
+
+
+class Traits(NamedTuple):
+    """The numbers that tell members of one structure and depth apart, as arrays: they may be traced.
+
+    Attributes:
+      seed, skip, weight_std, bias_std, learning_rate: by member.
+      seeds: the distinct seeds; the last may be repeated.
+      place: where a member's seed stands in `seeds`.
+    """
+
+    seed: Int[ArrayLike, " member"]
+    skip: Float[ArrayLike, " member"]
+    weight_std: Float[ArrayLike, " member"]
+    bias_std: Float[ArrayLike, " member"]
+    learning_rate: Float[ArrayLike, " member"]
+    seeds: Int[ArrayLike, " seed"]
+    place: Int[ArrayLike, " member"]
+
+
+def traits_of(members: Sequence[Member], shards: int) -> Traits:
+    """The traits of the members of one shard after the other, stacked `[shard, ...]`."""
+
+    def stacked(name: str) -> np.ndarray:
+        return np.asarray([getattr(member, name) for member in members]).reshape(shards, -1)
+
+    seed = stacked("seed")
+    distinct = [np.unique(row) for row in seed]
+    longest = max(map(len, distinct))
+    return Traits(
+        seed,
+        stacked("skip"),
+        stacked("weight_std"),
+        stacked("bias_std"),
+        stacked("learning_rate"),
+        np.stack([np.pad(row, (0, longest - len(row)), mode="edge") for row in distinct]),
+        np.stack([np.searchsorted(row, own) for row, own in zip(distinct, seed, strict=True)]),
+    )
 
 
 def init_key(seed: int | Int[Array, ""], depth: int) -> Key[Array, ""]:

@@ -1,6 +1,7 @@
 """One sweep from config to run directory."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,20 @@ import analysis
 from sweep.augmentations import PAD
 from sweep.config import Config
 from sweep.data import Dataset, load
+from sweep.devices import use_every_core
 from sweep.engine import STEPS_PER_CALL, Data, Engine, TrainState, compile_quickly, put
 from sweep.ensemble import Ensemble
 from sweep.errors import UserError
 from sweep.measure import applicable, measure, probe_rows
+from sweep.placement import shard_count
 from sweep.plan import members_of, structures_of
 from sweep.progress import RunProgress
 from sweep.provenance import provenance
 from sweep.store import RESULTS, Store
 
-# A call to the device lasts about this long, so that progress moves and an interrupt is soon heeded.
-_SECONDS_PER_CALL = 0.5
+# A call to the devices lasts about so long: progress moves, and an interrupt is soon heeded. On CPUs a call gets
+# the memory it works in anew from the system: a fifth of the time of many CNNs, where a call is a single step.
+_SECONDS_PER_CALL = 5.0
 
 
 class Interrupted(KeyboardInterrupt):
@@ -48,18 +52,21 @@ def run(config: Config, console: Console | None = None) -> Path:
     console = console or Console()
     dataset = load(config.dataset, config.data_dir)
     check_sizes(config, dataset)
-    ensembles = [
-        Ensemble.of(structure, members)
-        for structure, members in structures_of(config, dataset.image_shape, dataset.classes).items()
-    ]
-    data = put(dataset)
+    use_every_core()
+    structures = structures_of(config, dataset.image_shape, dataset.classes)
+    shards = max(shard_count(members, jax.device_count()) for members in structures.values())
+    ensembles = [Ensemble.of(structure, members, shards) for structure, members in structures.items()]
+    data = put(dataset, shards)
     record: dict[str, Any] = provenance() | {"status": "running", "programs": []}
     store = Store.create(config, ensembles, record)
     directory = store.path
 
     try:
         samples = f"{len(dataset.train_labels):,} training and {len(dataset.test_labels):,} test samples"
-        console.print(f"{len(members_of(config))} members, {samples}, writing to {directory}", highlight=False)
+        devices = "1 device" if shards == 1 else f"{shards} devices"
+        console.print(
+            f"{len(members_of(config))} members on {devices}, {samples}, writing to {directory}", highlight=False
+        )
         with RunProgress(config.steps * len(ensembles), console) as progress:
             for ensemble in ensembles:
                 record["programs"].append(_train(config, ensemble, data, store, progress))
@@ -109,6 +116,11 @@ def check_sizes(config: Config, dataset: Dataset) -> None:
             raise UserError(f"{flag} must be at most the {samples} training samples of {config.dataset}, got {size}")
 
 
+def steps_in_a_call(seconds: float) -> int:
+    """How many steps of so many seconds one call to the devices takes."""
+    return int(np.clip(_SECONDS_PER_CALL / seconds, 1, STEPS_PER_CALL))
+
+
 def _train(
     config: Config,
     ensemble: Ensemble,
@@ -120,15 +132,15 @@ def _train(
     title = f"{ensemble.structure.arch} norm={ensemble.structure.norm}"
     engine = Engine(config, ensemble)
     rows = probe_rows(config, len(data.train_labels))
-    # The ensemble's members stand deepest first; the store's stand in the order of `members_of`.
-    places = np.asarray([members_of(config).index(member) for member in ensemble.members])
-    block = slice(places.min(), places.max() + 1)
-    to_store = np.argsort(places)
+    # The ensemble's members stand by device and depth; the store's stand in the order of `members_of`.
+    places = [members_of(config).index(member) for member in ensemble.members]
+    block = slice(min(places), max(places) + 1)
+    to_store = partial(ensemble.by_member, members=members_of(config)[block])
 
     progress.doing(f"{title}: compiling")
     clock = time.perf_counter()
     # The initialization runs once, and random bits are what XLA's CPU backend optimizes longest.
-    state = compile_quickly(engine.init.lower(engine, len(data.train_labels)))()
+    state = compile_quickly(engine.init.lower(engine, ensemble.traits, len(data.train_labels)))(ensemble.traits)
     train = engine.train.lower(engine, state, data, jnp.int32(0)).compile()
     evaluate = engine.evaluate.lower(engine, state.params, state.rest, data).compile()
     samples = config.spectrum_batch_size
@@ -143,11 +155,10 @@ def _train(
             "test_loss": loss,
             "test_accuracy": accuracy,
         }
-        store.write_probes(block, step, {name: np.asarray(value)[to_store] for name, value in found.items()})
+        store.write_probes(block, step, {name: to_store(value) for name, value in found.items()})
         # The training loss is the one before a step: what the last steps did shows first in this one.
-        diverged = np.asarray(state.diverged)
-        lost = np.where((diverged < 0) & ~np.isfinite(np.asarray(loss)), step, diverged)
-        store.write_diverged(block, lost[to_store])
+        diverged = to_store(state.diverged)
+        store.write_diverged(block, np.where((diverged < 0) & ~np.isfinite(to_store(loss)), step, diverged))
         progress.doing(f"{title}: training")
 
     train_seconds = probe_seconds = 0.0
@@ -158,20 +169,21 @@ def _train(
             clock = time.perf_counter()
             count = min(steps_per_call, stop - step)
             state, losses = train(state, data, jnp.int32(count))
-            store.write_losses(block, step, np.asarray(losses)[:count, to_store])
-            store.write_diverged(block, np.asarray(state.diverged)[to_store])
+            store.write_losses(block, step, to_store(jnp.swapaxes(losses, 1, 2))[:, :count])
+            store.write_diverged(block, to_store(state.diverged))
             step += count
             progress.took(count)
             seconds = time.perf_counter() - clock
             train_seconds += seconds
-            steps_per_call = int(np.clip(_SECONDS_PER_CALL * count / seconds, 1, STEPS_PER_CALL))
+            steps_per_call = steps_in_a_call(seconds / count)
         clock = time.perf_counter()
         measured(stop, state)
         probe_seconds += time.perf_counter() - clock
     jax.block_until_ready(state)
     return {
         "structure": title,
-        "members": len(ensemble.members),
+        "members": block.stop - block.start,
+        "devices": ensemble.shards,
         "compile_seconds": round(compile_seconds, 2),
         "train_seconds": round(train_seconds, 2),
         "probe_seconds": round(probe_seconds, 2),

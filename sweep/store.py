@@ -102,8 +102,8 @@ class Store:
 
     @uninterrupted()
     def write_losses(self, members: slice, first_step: int, losses: np.ndarray) -> None:
-        """Stores `[step, member]` training losses from `first_step` on."""
-        self._array("train_loss")[members, first_step : first_step + len(losses)] = losses.T
+        """Stores `[member, step]` training losses from `first_step` on."""
+        self._array("train_loss")[members, first_step : first_step + losses.shape[1]] = losses
 
     @uninterrupted()
     def write_probes(self, members: slice, step: int, values: Mapping[str, np.ndarray]) -> None:

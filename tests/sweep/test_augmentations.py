@@ -1,6 +1,7 @@
 """What is done to images at random: every crop and mirror there is, and nothing else."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from sweep.data import load
 from sweep.engine import Engine, put
 from sweep.ensemble import Ensemble
 from sweep.plan import structures_of
-from tests.sweep.test_member import CONFIG
+from tests.sweep.test_member import CONFIG, only_shard
 
 
 def test_every_image_is_one_of_the_162_and_all_occur():
@@ -42,15 +43,15 @@ def test_members_of_a_seed_see_the_same_and_every_step_something_new():
     ((structure, members),) = structures_of(config, (8, 8, 1), 10).items()
     engine, data = Engine(config, Ensemble.of(structure, members)), put(load("digits"))
     order = jnp.zeros((2, 1437), jnp.int32)
-    batch = jax.jit(engine.batch)
+    batch = partial(jax.jit(engine.batch), only_shard(engine.ensemble.traits))
     order, x, labels = batch(order, jnp.int32(0), data)
-    seeds = engine.ensemble.member_values("seed")
+    seeds = [member.seed for member in engine.ensemble.members]
     for i, j in np.ndindex(len(seeds), len(seeds)):
         assert np.array_equal(x[i], x[j]) == (seeds[i] == seeds[j])
     np.testing.assert_array_equal(batch(order, jnp.int32(0), data)[1], x)
     # The first batch of the next epoch's order, but for the order, would be the same images.
     changed = dataclasses.replace(config, augment="none")
     plain = Engine(changed, engine.ensemble)
-    same_rows = jax.jit(plain.batch)(order, jnp.int32(0), data)
+    same_rows = jax.jit(plain.batch)(only_shard(plain.ensemble.traits), order, jnp.int32(0), data)
     np.testing.assert_array_equal(same_rows[2], labels)
     assert not np.array_equal(same_rows[1], x)

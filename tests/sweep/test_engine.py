@@ -14,7 +14,7 @@ from sweep.engine import STEPS_PER_CALL, Engine, put
 from sweep.ensemble import Ensemble
 from sweep.optimizers import schedule
 from sweep.plan import structures_of
-from tests.sweep.test_member import by_member, dataset
+from tests.sweep.test_member import by_member, dataset, only_shard
 
 CONFIG = Config(norms=("batch",), depths=(1, 3), seeds=(0,), width=4, batch_size=16, steps=12, probe_batch_size=8)
 
@@ -39,7 +39,7 @@ def test_optimizers_are_optaxes_with_a_rate_a_member(double, name, reference):
         CONFIG, optimizer=name, learning_rates=(0.01, 0.1), schedule="cosine", warmup_steps=3, weight_decay=0.1
     )
     engine, data = engine_of(config), put(dataset())
-    state = engine.init(50)
+    state = only_shard(engine.init(engine.ensemble.traits, 50))
     start = by_member(engine.ensemble, state.params)
     references = {
         m: reference(lambda s, m=m: m.learning_rate * schedule("cosine", 12, 3)(s.astype(float)))
@@ -49,7 +49,7 @@ def test_optimizers_are_optaxes_with_a_rate_a_member(double, name, reference):
 
     @jax.jit
     def gradients_of(state):
-        _, x, labels = engine.batch(state.order, state.step, data)
+        _, x, labels = engine.batch(state.traits, state.order, state.step, data)
         return engine.gradients(state.params, state.rest, x, labels)[0]
 
     step = jax.jit(engine.step)
@@ -86,12 +86,12 @@ def test_every_epoch_is_a_new_order_without_repeats():
     engine, data = engine_of(config), put(dataset())
     order = jnp.zeros((2, 50), jnp.int32)
     orders = []
-    batch = jax.jit(engine.batch)
+    batch, traits = jax.jit(engine.batch), only_shard(engine.ensemble.traits)
     for step in range(6):
-        order, x, labels = batch(order, jnp.int32(step), data)
+        order, x, labels = batch(traits, order, jnp.int32(step), data)
         orders.append(np.asarray(order))
         rows = order[:, 16 * (step % 3) : 16 * (step % 3) + 16]
-        seeds = np.searchsorted(engine.seeds, engine.ensemble.member_values("seed"))
+        seeds = np.searchsorted(config.seeds, [member.seed for member in engine.ensemble.members])
         np.testing.assert_array_equal(x, data.inputs(data.train_images[rows[seeds]]))
         np.testing.assert_array_equal(labels, data.train_labels[rows[seeds]])
     for one in orders:
@@ -103,15 +103,16 @@ def test_every_epoch_is_a_new_order_without_repeats():
 
 def test_many_steps_in_one_call_are_the_same_steps(double):
     engine, data = engine_of(CONFIG), put(dataset())
-    at_once, losses = engine.train(engine.init(50), data, jnp.int32(12))
-    state, pieces = engine.init(50), []
+    traits = engine.ensemble.traits
+    at_once, losses = only_shard(engine.train(engine.init(traits, 50), data, jnp.int32(12)))
+    state, pieces = engine.init(traits, 50), []
     for count in (5, 0, 7):
         state, some = engine.train(state, data, jnp.int32(count))
-        pieces.append(some[:count])
+        pieces.append(some[0, :count])
     np.testing.assert_array_equal(np.concatenate(pieces), losses[:12])
     assert np.isnan(losses[12:]).all()
     assert losses.shape == (STEPS_PER_CALL, 4)
-    jax.tree.map(np.testing.assert_array_equal, at_once, state)
+    jax.tree.map(np.testing.assert_array_equal, at_once, only_shard(state))
 
 
 def test_the_program_does_not_grow_with_depth():
@@ -120,7 +121,7 @@ def test_the_program_does_not_grow_with_depth():
 
     def operations(*depths):
         engine = engine_of(dataclasses.replace(CONFIG, depths=depths))
-        state = jax.eval_shape(lambda: Engine.init.__wrapped__(engine, 50))
+        state = engine.init.eval_shape(engine, engine.ensemble.traits, 50)
         return engine.train.lower(engine, state, data, jnp.int32(0)).as_text().count(" = ")
 
     shallow = operations(2, 16)
@@ -134,8 +135,9 @@ def test_evaluation_is_the_mean_over_the_test_set(double):
     rng = np.random.default_rng(1)
     images, labels = rng.normal(size=(301, 1, 5, 1)).astype(np.float32), rng.integers(0, 3, 301).astype(np.int32)
     data = put(dataclasses.replace(dataset(), test_images=images, test_labels=labels))
-    state, _ = engine.train(engine.init(50), data, jnp.int32(12))
-    loss, accuracy = engine.evaluate(state.params, state.rest, data)
+    state, _ = engine.train(engine.init(engine.ensemble.traits, 50), data, jnp.int32(12))
+    loss, accuracy = only_shard(engine.evaluate(state.params, state.rest, data))
+    state = only_shard(state)
     for index, member in enumerate(engine.ensemble.members):
         graphdef, states = engine.ensemble.networks(state.params, state.rest, member.depth)
         position = index - engine.ensemble.groups[member.depth].start

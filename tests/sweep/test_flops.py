@@ -1,5 +1,7 @@
 """FLOPs counted from compiled programs, and the work of the staircase."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -11,6 +13,7 @@ from sweep.engine import Engine, put
 from sweep.ensemble import Ensemble
 from sweep.flops import count_flops
 from sweep.plan import structures_of
+from tests.sweep.test_member import only_shard
 
 
 def compiled(f, *args):
@@ -66,8 +69,10 @@ def test_the_ensembles_work_is_the_sum_of_its_members(config, least_of):
     ((structure, members),) = structures_of(config, (8, 8, 1), 10).items()
 
     def step_flops(*members):
-        engine = Engine(config, Ensemble.of(structure, members))
-        state = jax.eval_shape(lambda: Engine.init.__wrapped__(engine, len(data.train_labels)))
+        ensemble = Ensemble.of(structure, members)
+        engine = Engine(config, ensemble)
+        initial = partial(engine.initial, train_samples=len(data.train_labels))
+        state = jax.eval_shape(initial, only_shard(ensemble.traits))
         return count_flops(compiled(engine.step, state, data))
 
     alone = {}

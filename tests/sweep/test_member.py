@@ -40,16 +40,20 @@ def dataset():
 def train(ensemble, config=CONFIG):
     """An ensemble's gradients at its first step, and its parameters after all of them, by member."""
     engine, data = Engine(config, ensemble), put(dataset())
-    state = engine.init(50)
+    state = engine.init(ensemble.traits, 50)
 
     @jax.jit
     def first_gradients(state):
-        _, x, labels = engine.batch(state.order, state.step, data)
+        _, x, labels = engine.batch(state.traits, state.order, state.step, data)
         return engine.gradients(state.params, state.rest, x, labels)[0]
 
-    gradients = first_gradients(state)
+    gradients = first_gradients(only_shard(state))
     state, _ = engine.train(state, data, jnp.int32(STEPS))
-    return by_member(ensemble, gradients), by_member(ensemble, state.params)
+    return by_member(ensemble, gradients), by_member(ensemble, only_shard(state).params)
+
+
+def only_shard(arrays):
+    return jax.tree.map(lambda array: array[0], arrays)
 
 
 def by_member(ensemble, parts):
@@ -156,7 +160,7 @@ def test_a_diverging_member_disturbs_nobody(double, everyone):
     wild = dataclasses.replace(members[10], learning_rate=1e200)
     ensemble = Ensemble.of(structure, (*members[:10], wild))
     engine, data = Engine(CONFIG, ensemble), put(dataset())
-    state, losses = engine.train(engine.init(50), data, jnp.int32(STEPS))
+    state, losses = only_shard(engine.train(engine.init(ensemble.traits, 50), data, jnp.int32(STEPS)))
     found = by_member(ensemble, state.params)
     for member in members[:10]:
         assert_same(found[member], params[member], 1e-6)
@@ -166,3 +170,21 @@ def test_a_diverging_member_disturbs_nobody(double, everyone):
     assert np.isfinite(losses[:diverged, index]).all()
     assert not np.isfinite(losses[diverged, index])
     assert (np.delete(state.diverged, index) == -1).all()
+
+
+def test_large_members_one_after_the_other(double, monkeypatch):
+    """Networks too large to gain from one another's company, on CPUs: as a Flax model."""
+    config = dataclasses.replace(CONFIG, arch="cnn", depths=(8, 14), seeds=(5,), width=2, learning_rates=(0.03,))
+    ((structure, members),) = structures_of(config, (1, 5, 1), 3).items()
+    ensemble = Ensemble.of(structure, members)
+    engine, data = Engine(config, ensemble), put(dataset())
+    state = only_shard(engine.init(ensemble.traits, 50))
+
+    def loops():
+        return str(jax.make_jaxpr(engine.step)(state, data)).count(" scan[")
+
+    together = loops()
+    monkeypatch.setattr("sweep.ensemble.LARGE", 1)
+    assert loops() > together
+    gradients, params = train(ensemble, config)
+    assert_equals_a_flax_model(structure, members[1], gradients[members[1]], params[members[1]])

@@ -1,0 +1,44 @@
+"""Who trains on which device."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sweep.members import Member, traits_of
+from sweep.placement import place, shard_count
+
+
+def member(depth, seed=0, rate=0.1):
+    return Member("plain", "none", depth, seed, rate, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "devices", "expected"),
+    [
+        ({4: 4, 2: 4}, 2, 2),  # half each
+        ({4: 1}, 8, 1),  # nothing to spread
+        ({4: 3}, 2, 2),  # two here and, one of them twice, two there: sooner than three
+        ({4: 6}, 5, 3),  # two each, as on four or five
+        ({4: 2, 2: 2}, 1, 1),
+    ],
+)
+def test_the_fewest_devices_that_are_done_soonest(counts, devices, expected):
+    members = [member(depth, seed) for depth, count in counts.items() for seed in range(count)]
+    assert shard_count(members, devices) == expected
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 3)), min_size=1, max_size=20), st.integers(1, 5))
+def test_everybody_has_a_place_in_shards_of_the_same_depths(drawn, shards):
+    members = [member(depth, seed, rate=float(i)) for i, (depth, seed) in enumerate(drawn)]
+    placed = place(members, shards)
+    assert {*placed} == {*members}
+    size = len(placed) // shards
+    depths = [[one.depth for one in placed[i * size : (i + 1) * size]] for i in range(shards)]
+    assert all(of_shard == depths[0] == sorted(depths[0], reverse=True) for of_shard in depths)
+    # No more places than one short of another shard at every depth.
+    assert len(placed) <= len(members) + (shards - 1) * len({*depths[0]})
+    traits = traits_of(placed, shards)
+    for shard in range(shards):
+        own = [one.seed for one in placed[shard * size : (shard + 1) * size]]
+        assert traits.seeds[shard][traits.place[shard]].tolist() == traits.seed[shard].tolist() == own
+    assert traits.learning_rate.ravel().tolist() == [one.learning_rate for one in placed]
