@@ -140,7 +140,8 @@ class BatchNorm(nnx.Module):
         if running:
             y = normalize(x_last, mean, var, scale, bias, residual=residual, activation=fused, epsilon=self.epsilon)
         else:
-            mask = features_last(mask)
+            if mask is not None:  # it broadcasts against x as it came
+                mask = features_last(mask.reshape((1,) * (x.ndim - mask.ndim) + mask.shape))
             y, batch_mean, batch_var = batch_norm(
                 x_last,
                 jnp.ones_like(mean) if scale is None else scale,

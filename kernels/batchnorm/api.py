@@ -53,16 +53,18 @@ def batch_norm(
 
     Returns:
       `(y, mean, var)`: the output in `x`'s dtype, and the batch's mean and biased variance per feature; NaN for a
-        feature of which no entry counts.
+        feature of which no entry counts. Of a constant feature y is `bias + residual` under the activation, and x's
+        cotangent, like that of any feature whose variance is small beside epsilon, `scale (g - mean(g))/sqrt(epsilon)`.
 
     Raises:
       TypeError: `x`, `residual` or `mask` of a wrong dtype, an activation that is no function.
-      ValueError: no rows, a shape that does not fit `x`, an unknown activation or implementation.
+      ValueError: no rows, a shape that does not fit `x`, an unknown activation or implementation, groups without an
+        axis.
 
     Source: Ioffe & Szegedy 2015, Algorithm 1; statistics of several devices, Chan, Golub & LeVeque 1983.
     """
     activation = resolve(activation)
-    _check(x, scale, bias, residual, mask, activation, implementation)
+    _check(x, scale, bias, residual, mask, activation, axis_name, axis_index_groups, implementation)
     rows, features = x.size // x.shape[-1], x.shape[-1]
 
     def flat(array: Any) -> Any:
@@ -78,8 +80,9 @@ def batch_norm(
         return y.reshape(x.shape), mean, var
     after = None
     if activation is not None and _closes_over_arrays(activation, x):
-        # Its derivative by those arrays is JAX's to find.
+        # Its derivative by those arrays is JAX's to find. It is given what is not rounded yet.
         activation, after = None, activation
+        arrays = arrays[0].astype(fused.precision(x)), *arrays[1:]
     interpret = implementation == "pallas_interpret"
     with_pallas = implementation == "pallas" or interpret
     reductions = pallas.reductions(interpret) if with_pallas else xla.REDUCTIONS
@@ -89,7 +92,7 @@ def batch_norm(
     else:
         y, statistics = fused.batch_norm(settings, *arrays)
     y = y.reshape(x.shape)
-    return y if after is None else after(y), statistics.mean, statistics.var
+    return y if after is None else after(y).astype(x.dtype), statistics.mean, statistics.var
 
 
 def _frozen(groups: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...] | None:
@@ -97,7 +100,7 @@ def _frozen(groups: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ..
 
 
 def _closes_over_arrays(activation: Activation, x: Array) -> bool:
-    return bool(jax.closure_convert(activation, jnp.zeros(1, x.dtype))[1])
+    return bool(jax.make_jaxpr(activation)(jnp.zeros(1, x.dtype)).consts)
 
 
 def _check(
@@ -107,6 +110,8 @@ def _check(
     residual: Array | None,
     mask: Array | None,
     activation: Activation | None,
+    axis_name: Any,
+    groups: Any,
     implementation: str | None,
 ) -> None:
     """Refuses what cannot be meant; see `batch_norm`."""
@@ -122,6 +127,8 @@ def _check(
     ):
         if given != expected:
             raise ValueError(f"batch_norm: {name} must have shape {expected}, got {given}")
+    if groups is not None and axis_name is None:
+        raise ValueError(f"batch_norm: axis_index_groups are groups of axis_name, which is None, got {groups}")
     if mask is not None:
         if mask.dtype != bool:
             raise TypeError(f"batch_norm: mask must be bool, got {mask.dtype}")
@@ -135,6 +142,12 @@ def _check(
     if implementation == "pallas":
         pallas.check_runs_here()
     if activation is not None:
-        out = jax.eval_shape(activation, jax.ShapeDtypeStruct((2, 3), x.dtype))
+        try:
+            out = jax.eval_shape(activation, jax.ShapeDtypeStruct((2, 3), x.dtype))
+        except (TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"batch_norm: activation must be elementwise, but fails on shape (2, 3): {reason}"
+            ) from error
         if getattr(out, "shape", None) != (2, 3):
             raise ValueError(f"batch_norm: activation must be elementwise, but maps shape (2, 3) to {out}")

@@ -20,12 +20,21 @@ def normalize(
     activation: Activation | None = None,
     epsilon: float = 1e-5,
 ) -> Float[Array, "*rows features"]:
-    """`activation(scale (x - mean)/sqrt(var + epsilon) + bias + residual)` with given statistics: evaluation mode."""
-    multiplier = lax.rsqrt(var + epsilon)
+    """`activation(scale (x - mean)/sqrt(var + epsilon) + bias + residual)` with given statistics: evaluation mode.
+
+    Computed in float32 at least, returned in `x`'s dtype.
+
+    Raises:
+      ValueError: a residual that is not shaped like `x`.
+    """
+    if residual is not None and residual.shape != x.shape:
+        raise ValueError(f"normalize: residual must have shape {x.shape}, got {residual.shape}")
+    # By dtype alone: a weakly typed mean, as `jnp.full` makes, would be rounded to x's.
+    wide = jnp.promote_types(jnp.promote_types(x.dtype, mean.dtype), jnp.float32)
+    multiplier = lax.rsqrt(var.astype(wide) + epsilon)
     if scale is not None:
         multiplier = multiplier * scale
-    # By dtype alone: a weakly typed mean, as `jnp.full` makes, would be rounded to x's.
-    y = (x.astype(jnp.promote_types(x.dtype, mean.dtype)) - mean) * multiplier
+    y = (x.astype(wide) - mean.astype(wide)) * multiplier
     if bias is not None:
         y = y + bias
     if residual is not None:

@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_mesh
 from jax.sharding import PartitionSpec as P
 
-from kernels import batch_norm
+from kernels import batch_norm, normalize
 from kernels.batchnorm import pallas
 from kernels.batchnorm.activations import resolve
 from kernels.batchnorm.api import IMPLEMENTATIONS
@@ -331,6 +331,35 @@ def test_memory_is_at_most_half_of_flaxes():
     assert temporary(ours) <= 0.5 * temporary(theirs)
 
 
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        (128, {(1, 1), (2, 1)}),  # persistent: all there is to do, in one kernel each way
+        (5000, {(1, 0), (2, 0)}),  # split: the sums; XLA writes the output and x's cotangent
+    ],
+)
+def test_kernels_read_and_write_every_array_once(rows, expected, monkeypatch):
+    """Arrays of x's size that kernels read and write, forward and backward."""
+    x, scale, bias = arguments((rows, 64), jnp.float32)[:3]
+    assert pallas.is_persistent(rows, 64) == (rows == 128)
+    seen = set()
+
+    def recorded(*args, f=pallas.pl.pallas_call, **settings):
+        kernel = f(*args, **settings)
+
+        def run(*operands):
+            results = kernel(*operands)
+            seen.add(tuple(sum(leaf.size >= x.size for leaf in jax.tree.leaves(side)) for side in (operands, results)))
+            return results
+
+        return run
+
+    monkeypatch.setattr(pallas.pl, "pallas_call", recorded)
+    y, pull = jax.vjp(lambda *args: call("pallas_interpret", activation="relu")(*args)[0], x, scale, bias)
+    pull(y)
+    assert seen == expected
+
+
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 @pytest.mark.parametrize(("rows", "kernels"), [(128, 2), (5000, 2)])
 def test_one_launch_for_all_members(platform, rows, kernels):
@@ -374,6 +403,35 @@ def test_an_activation_may_close_over_arrays(double):
     assert_close(*gradients, 1e-11)
 
 
+@pytest.mark.parametrize("implementation", FAST)
+def test_an_activation_that_closes_over_an_array_sees_what_is_not_rounded(implementation):
+    slope = jnp.linspace(0.1, 0.3, 1)
+    args = arguments((64, 5), jnp.bfloat16)
+
+    def found(name):
+        return call(name, activation=lambda z: jnp.where(z > 0, z, slope * z * 1000) - 1000 * z)(*args)[0]
+
+    y, expected = found(implementation), found("reference")
+    assert y.dtype == expected.dtype == jnp.bfloat16
+    # One rounding, of the result: one unit in the eight bits of bfloat16.
+    np.testing.assert_allclose(np.float32(y), np.float32(expected), rtol=2**-7, atol=1e-2)
+
+
+def test_evaluation_in_half_precision_rounds_once():
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(3, 1, (50, 4)), jnp.bfloat16)
+    mean, var = (jnp.asarray(rng.uniform(2, 4, 4), jnp.bfloat16) for _ in range(2))
+    y = normalize(x, mean, var, None, None)
+    exact = (np.float64(x) - np.float64(mean)) / np.sqrt(np.float64(var) + 1e-5)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.float64(y), exact, rtol=2**-8, atol=1e-6)
+
+
+def test_evaluation_refuses_a_residual_of_another_shape():
+    with pytest.raises(ValueError, match=r"residual must have shape \(4, 3\), got \(1, 3\)"):
+        normalize.__wrapped__(jnp.ones((4, 3)), jnp.zeros(3), jnp.ones(3), None, None, residual=jnp.ones((1, 3)))
+
+
 @pytest.mark.parametrize(
     ("error", "match", "change"),
     [
@@ -390,6 +448,12 @@ def test_an_activation_may_close_over_arrays(double):
             {"activation": "rellu"},
         ),
         (ValueError, r"activation must be elementwise, but maps shape \(2, 3\)", {"activation": jnp.sum}),
+        (
+            ValueError,
+            r"activation must be elementwise, but fails on shape \(2, 3\): ",
+            {"activation": lambda z: z * jnp.ones(7)},
+        ),
+        (ValueError, r"groups of axis_name, which is None, got \[\[0\]\]", {"axis_index_groups": [[0]]}),
         (ValueError, f"one of {', '.join(IMPLEMENTATIONS)}, got 'cuda'", {"implementation": "cuda"}),
         (ValueError, "'pallas' needs a GPU or TPU, and the backend here is cpu", {"implementation": "pallas"}),
     ],
