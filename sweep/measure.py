@@ -56,33 +56,23 @@ def measure(
 ) -> Mapping[str, Float[Array, "shard member ..."]]:
     """What the named probes find in every member of every shard; entries past a member's own depth are NaN."""
 
-    def of_shard(parts: tuple[Parts, Parts], shared: tuple[Data, Array]) -> dict[str, Array]:
-        return _measure_shard(probes, spectrum_samples, ensemble, *parts, *shared)
-
-    return over_shards(of_shard, ensemble.shards)((params, rest), (data, rows))
-
-
-def _measure_shard(
-    probes: tuple[str, ...],
-    spectrum_samples: int,
-    ensemble: Ensemble,
-    params: Parts,
-    rest: Parts,
-    data: Data,
-    rows: Int[Array, " probe"],
-) -> dict[str, Array]:
-    batch = Batch(data.inputs(data.train_images[rows]), data.train_labels[rows], spectrum_samples)
     layers = ensemble.deepest.block_count + 1
     large = max(ensemble.hidden_sizes) >= LARGE
-    results = []
-    for depth in ensemble.groups:
-        graphdef, state = ensemble.networks(params, rest, depth)
-        found: dict[str, Array] = {}
-        for name in probes:
-            probe = PROBES[name]
-            found |= _measure(probe, graphdef, state, batch, layers, one_at_a_time=large or probe.one_at_a_time)
-        results.append(found)
-    return jax.tree.map(lambda *groups: jnp.concatenate(groups), *results)
+
+    def of_shard(parts: tuple[Parts, Parts], shared: tuple[Data, Array]) -> dict[str, Array]:
+        data, rows = shared
+        batch = Batch(data.inputs(data.train_images[rows]), data.train_labels[rows], spectrum_samples)
+        results = []
+        for depth in ensemble.groups:
+            graphdef, state = ensemble.networks(*parts, depth)
+            found: dict[str, Array] = {}
+            for name in probes:
+                probe = PROBES[name]
+                found |= _measure(probe, graphdef, state, batch, layers, one_at_a_time=large or probe.one_at_a_time)
+            results.append(found)
+        return jax.tree.map(lambda *groups: jnp.concatenate(groups), *results)
+
+    return over_shards(of_shard, ensemble.shards)((params, rest), (data, rows))
 
 
 def _measure(
