@@ -55,6 +55,11 @@ class Ensemble:
         """What tells the members apart, `[shard, ...]`."""
         return traits_of(self.members, self.shards)
 
+    @cached_property
+    def _rows(self) -> dict[Member, int]:
+        """Where each member stands; of one that is trained twice, either place is as good."""
+        return {member: row for row, member in enumerate(self.members)}
+
     @property
     def size(self) -> int:
         """Members in a shard."""
@@ -185,7 +190,7 @@ class Ensemble:
     def by_member(self, stacked: ArrayLike, members: Sequence[Member]) -> np.ndarray:
         """The rows of these members of an array `[shard, member, ...]`."""
         array = np.asarray(stacked)
-        return array.reshape(-1, *array.shape[2:])[[self.members.index(member) for member in members]]
+        return array.reshape(-1, *array.shape[2:])[[self._rows[member] for member in members]]
 
 
 def _vmapped(graph: nnx.GraphDef, *arrays: Any) -> Any:
