@@ -20,9 +20,8 @@ from sweep.members import Member, Structure, Traits, init_key, traits_of
 from sweep.placement import place
 from sweep.staircase import Staircase
 
-# A network with a hidden state of at least so many entries a sample is large: many at once gain nothing, or fill the
-# memory.
-LARGE = 4096
+# Entries of a sample's hidden state from which on a network is large.
+_LARGE = 4096
 
 # An ensemble's arrays by section: parameters, statistics, gradients and optimizer moments all come in this shape. A
 # stack's are a tuple of segments `[layer, member, ...]`, a single module's `[member, ...]`.
@@ -107,6 +106,11 @@ class Ensemble:
         first, last = (outputs[self.deepest.section_names[i]] for i in (0, -2))
         return math.prod(first.shape[2:]), math.prod(last.shape[2:])
 
+    @property
+    def is_large(self) -> bool:
+        """Whether the networks are so large that many at once gain nothing, or fill the memory."""
+        return max(self.hidden_sizes) >= _LARGE
+
     def graphs(self, training: bool) -> dict[str, nnx.GraphDef]:
         """The sections' code as Flax keeps it apart from the arrays, in training or in evaluation mode."""
         network = nnx.clone(self.deepest)
@@ -146,7 +150,7 @@ class Ensemble:
     ) -> tuple[Float[Array, "member batch classes"], Parts]:
         """All members' logits, each on its own batch, and their updated variables."""
         # A large network's operations fill a core, and what one of them writes the next one still finds in the cache.
-        one_at_a_time = jax.default_backend() == "cpu" and max(self.hidden_sizes) >= LARGE
+        one_at_a_time = jax.default_backend() == "cpu" and self.is_large
         updated: Parts = {}
         for name, graph in graphs.items():
             section = partial(_mapped if one_at_a_time else _vmapped, graph)

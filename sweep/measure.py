@@ -15,7 +15,7 @@ from probes.spectra import TOP
 from sweep.config import Config
 from sweep.devices import over_shards
 from sweep.engine import Data
-from sweep.ensemble import LARGE, Ensemble, Parts
+from sweep.ensemble import Ensemble, Parts
 
 
 def applicable(ensemble: Ensemble, samples: int) -> dict[str, Probe]:
@@ -57,7 +57,6 @@ def measure(
     """What the named probes find in every member of every shard; entries past a member's own depth are NaN."""
 
     layers = ensemble.deepest.block_count + 1
-    large = max(ensemble.hidden_sizes) >= LARGE
 
     def of_shard(parts: tuple[Parts, Parts], shared: tuple[Data, Array]) -> dict[str, Array]:
         data, rows = shared
@@ -68,7 +67,9 @@ def measure(
             found: dict[str, Array] = {}
             for name in probes:
                 probe = PROBES[name]
-                found |= _measure(probe, graphdef, state, batch, layers, one_at_a_time=large or probe.one_at_a_time)
+                found |= _measure(
+                    probe, graphdef, state, batch, layers, one_at_a_time=ensemble.is_large or probe.one_at_a_time
+                )
             results.append(found)
         return jax.tree.map(lambda *groups: jnp.concatenate(groups), *results)
 

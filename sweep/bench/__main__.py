@@ -174,7 +174,7 @@ def _check_alike(step: int, ours: np.ndarray, theirs: np.ndarray) -> None:
       RuntimeError: their losses before a step differ.
     """
     if step < _ALIKE:
-        alike = np.allclose(ours, theirs, rtol=1e-4 * 8**step, equal_nan=True)
+        alike = np.allclose(ours, theirs, rtol=1e-4 * 4**step, equal_nan=True)
     else:
         alike = np.isclose(np.nanmedian(ours), np.nanmedian(theirs), rtol=0, atol=0.1)
     if not alike:

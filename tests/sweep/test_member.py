@@ -184,7 +184,7 @@ def test_large_members_one_after_the_other(double, monkeypatch):
         return str(jax.make_jaxpr(engine.step)(state, data)).count(" scan[")
 
     together = loops()
-    monkeypatch.setattr("sweep.ensemble.LARGE", 1)
+    monkeypatch.setattr("sweep.ensemble._LARGE", 1)
     assert loops() > together
     gradients, params = train(ensemble, config)
     assert_equals_a_flax_model(structure, members[1], gradients[members[1]], params[members[1]])
