@@ -33,7 +33,8 @@ def batch_norm(
 
     Differentiable to any order, forward and reverse, by every array argument but the mask and through all three
     results, under `jit`, `vmap`, `scan`, `remat` and `shard_map`. Statistics are computed in float32 at least. A NaN or
-    infinity stays in its feature.
+    infinity stays in its feature. For the backward pass `x` is kept and numbers per feature; where an activation
+    follows a residual, its slope needs more than x tells: after relu `y` is kept, after others the residual.
 
     Args:
       x: the input, features last, any number of leading axes.
@@ -47,9 +48,9 @@ def batch_norm(
         count differently many entries.
       axis_index_groups: parts of that axis that share, as in `jax.lax.psum`.
       implementation: `"xla"` (fused, every backend), `"pallas"` (kernels for GPUs and TPUs; persistent where
-        `kernels.batchnorm.pallas.is_persistent` and neither `mask` nor `axis_name`, else split), `"pallas_interpret"`
-        (the same emulated, on any backend, slowly), `"reference"` (the textbook), or None to choose: `"xla"`, until
-        measurements on an accelerator say otherwise.
+        `kernels.batchnorm.pallas.tile_width` finds room, with neither `mask` nor `axis_name`, else split),
+        `"pallas_interpret"` (the same emulated, on any backend, slowly), `"reference"` (the textbook), or None to
+        choose: `"xla"`, until measurements on an accelerator say otherwise.
 
     Returns:
       `(y, mean, var)`: the output in `x`'s dtype, and the batch's mean and biased variance per feature; NaN for a
@@ -83,14 +84,12 @@ def batch_norm(
         # Its derivative by those arrays is JAX's to find. It is given what is not rounded yet.
         activation, after = None, activation
         arrays = arrays[0].astype(fused.precision(x)), *arrays[1:]
-    interpret = implementation == "pallas_interpret"
-    with_pallas = implementation == "pallas" or interpret
-    reductions = pallas.reductions(interpret) if with_pallas else xla.REDUCTIONS
-    settings = Settings(reductions, activation, epsilon, axis_name, _frozen(axis_index_groups))
-    if with_pallas:
-        y, statistics = pallas.batch_norm(settings, interpret, *arrays)
+    options = activation, epsilon, axis_name, _frozen(axis_index_groups)
+    if implementation in ("pallas", "pallas_interpret"):
+        chip = pallas.INTERPRETER if implementation == "pallas_interpret" else pallas.chip_here()
+        y, statistics = pallas.batch_norm(Settings(pallas.reductions(chip), *options), chip, *arrays)
     else:
-        y, statistics = fused.batch_norm(settings, *arrays)
+        y, statistics = fused.batch_norm(Settings(xla.REDUCTIONS, *options), *arrays)
     y = y.reshape(x.shape)
     return y if after is None else after(y).astype(x.dtype), statistics.mean, statistics.var
 
@@ -140,7 +139,7 @@ def _check(
             f"batch_norm: implementation must be None or one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}"
         )
     if implementation == "pallas":
-        pallas.check_runs_here()
+        pallas.chip_here()
     if activation is not None:
         try:
             out = jax.eval_shape(activation, jax.ShapeDtypeStruct((2, 3), x.dtype))

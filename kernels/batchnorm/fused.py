@@ -154,7 +154,7 @@ def _derivative(settings: Settings, primals: tuple, tangents: tuple) -> tuple[An
     push, pull = _output_map(settings.activation, settings.reductions)
     operands = (x, shift, offset, multiplier, bias, *kept_for_slope(settings.activation, y, residual))
     (dy,) = linear_map(push, pull, operands, inputs, outputs=1)
-    return (y, statistics), (dy.astype(y.dtype), dstatistics)
+    return (y, statistics), (dy, dstatistics)
 
 
 batch_norm.defjvp(_derivative, symbolic_zeros=True)
@@ -198,12 +198,13 @@ def _output_map(activation: Activation | None, reductions: Reductions) -> tuple[
         terms += [centred * dmultiplier] if dmultiplier is not None else []
         terms += [jnp.broadcast_to(dshift, centred.shape)] if dshift is not None else []
         terms += [dresidual] if dresidual is not None else []
-        return (slope_times(activation, reduce(add, terms), centred, operands[3:]),)
+        # In x's dtype, so that a kernel that sums the cotangent reads it as it comes.
+        return (slope_times(activation, reduce(add, terms), centred, operands[3:]).astype(x.dtype),)
 
     def terms(rows: Arrays, features: Arrays) -> tuple[Array, ...]:
         (x, y, residual, g), (shift, offset, multiplier, bias) = rows, features
         centred = centre(x, shift, offset)
-        g = slope_times(activation, g, centred, (multiplier, bias, y, residual))
+        g = slope_times(activation, g.astype(centred.dtype), centred, (multiplier, bias, y, residual))
         return g, g * centred
 
     def pull(sums: Callable, operands: Arrays, cotangents: Arrays) -> Arrays:

@@ -7,6 +7,7 @@ sum blocks of rows and XLA does what is elementwise. Under `vmap` the members be
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
@@ -15,6 +16,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton
+from jax.typing import DTypeLike
 
 from kernels.batchnorm import fused, xla
 from kernels.batchnorm.activations import Activation
@@ -31,46 +34,79 @@ from kernels.batchnorm.fused import (
 from kernels.batchnorm.statistics import Statistics, combined
 from kernels.linear import Arrays, Direction, linear_map, opaque
 
-# Features side by side in a tile, the width of a TPU's vector registers.
-_LANES = 128
-# Numbers in a tile: 64 KiB of float32, of which a GPU's multiprocessor holds the three of the backward pass.
-_TILE = 2**14
+
+@dataclass(frozen=True)
+class Chip:
+    """What kernels are compiled for.
+
+    Attributes:
+      memory: bytes that the tiles of one kernel take together at most.
+      narrowest: features side by side in a tile at least, where there are as many.
+      triton: whether the compiler is Triton, the GPU compiler of Pallas that takes kernels under `vmap`.
+      interpret: whether the kernels are emulated.
+    """
+
+    memory: int
+    narrowest: int
+    triton: bool = False
+    interpret: bool = False
+
+    def compiler_params(self, numbers: int) -> Any:
+        """Settings of the compiler for tiles of so many numbers."""
+        # A thread holds 32 numbers of a tile at most: of three tiles 96, and of registers it has 128 among 16 warps.
+        return triton.CompilerParams(num_warps=min(16, max(1, numbers // 1024))) if self.triton else None
 
 
-def _lanes(features: int) -> int:
-    return min(_LANES, _power_of_two(features))
+# A multiprocessor's registers and shared memory are 256 KiB each; 32 float32 are a full transaction of its memory.
+GPU = Chip(memory=3 * 2**16, narrowest=32, triton=True)
+# Every tile is there twice, one computed with and one moved, in 16 MiB. A register is 128 numbers wide.
+TPU = Chip(memory=2**22, narrowest=128)
+INTERPRETER = Chip(GPU.memory, GPU.narrowest, interpret=True)
+
+# Features side by side in a tile at most.
+_WIDEST = 128
 
 
 def _power_of_two(n: int) -> int:
     return 1 << (n - 1).bit_length()
 
 
-def is_persistent(rows: int, features: int) -> bool:
-    """Whether all rows of a tile's features fit into one tile.
+def tile_width(rows: int, features: int, itemsize: int, tiles: int, chip: Chip) -> int | None:
+    """How many features' rows, all of them, a kernel holds side by side; None where not enough fit: split.
 
-    The rule: rows, rounded up to a power of two, times features, rounded up likewise and at most 128, are at most
-    2**14; so 128 rows of any number of features, or 256 rows of 64.
+    The rule: `tiles` tiles of rows times features, each rounded up to a power of two, take at most `chip.memory`; the
+    most features, up to 128, and at least `chip.narrowest`, or all. The tiles are those of the backward pass
+    (`tiles_of`), and count in the precision computed in. So on a GPU, without a residual and in float32, 128 rows of
+    128 features or 512 rows of 32.
     """
-    return _power_of_two(rows) * _lanes(features) <= _TILE
+    width = min(_WIDEST, _power_of_two(features))
+    most = chip.memory // (_power_of_two(rows) * itemsize * tiles)
+    if most < min(chip.narrowest, width):
+        return None
+    return min(width, _power_of_two(most + 1) // 2)
 
 
-def check_runs_here() -> None:
-    """Raises ValueError where these kernels cannot run, saying why."""
+def tiles_of(activation: Activation | None, residual: Array | None) -> int:
+    """Arrays of x's size that the backward pass holds: x, two cotangents; the residual's, and what its slope needs."""
+    return 3 if residual is None else 4 if activation is None else 5
+
+
+def chip_here() -> Chip:
+    """The chip that kernels would run on.
+
+    Raises:
+      ValueError: there is none.
+    """
+    chips = {"gpu": GPU, "tpu": TPU}
     backend = jax.default_backend()
-    if backend == "cpu":
-        raise ValueError("batch_norm: implementation 'pallas' needs a GPU or TPU, and the backend here is cpu")
-    if backend == "gpu" and not compiles_for_gpu():
-        raise ValueError(f"batch_norm: implementation 'pallas' needs jax 0.11 or newer on GPUs, got {jax.__version__}")
-
-
-def compiles_for_gpu() -> bool:
-    """Whether this jax compiles them for GPUs: before 0.11 its GPU backend had no kernels under `vmap`."""
-    return jax.__version_info__ >= (0, 11)
+    if backend not in chips:
+        raise ValueError(f"batch_norm: implementation 'pallas' needs a GPU or TPU, and the backend here is {backend}")
+    return chips[backend]
 
 
 def batch_norm(
     settings: Settings,
-    interpret: bool,
+    chip: Chip,
     x: Array,
     scale: Array,
     bias: Array,
@@ -78,26 +114,32 @@ def batch_norm(
     mask: Array | None,
 ) -> tuple[Array, Statistics]:
     """The output of rows `x [rows, features]` and their statistics, by the path that fits."""
-    if mask is None and settings.axis_name is None and is_persistent(*x.shape):
-        return persistent(settings, interpret, x, scale, bias, residual)
+    width = tile_width(*x.shape, precision(x).itemsize, tiles_of(settings.activation, residual), chip)
+    if mask is None and settings.axis_name is None and width is not None:
+        return persistent(settings, chip, width, x, scale, bias, residual)
     return fused.batch_norm(settings, x, scale, bias, residual, mask)
 
 
 def _call(
-    kernel: Callable[..., Any], rows: list[Any], features: list[Any], height: int, outputs: list[str], interpret: bool
+    kernel: Callable[..., Any],
+    rows: list[Any],
+    features: list[Any],
+    tile: tuple[int, int],
+    outputs: list[DTypeLike | None],
+    chip: Chip,
 ) -> list[Array]:
-    """Runs `kernel` on tiles of `height` rows: of `rows [rows, features]` and `features [features]`, None where none.
+    """Runs `kernel` on tiles `(height, width)`: of `rows [rows, features]` and `features [features]`, None where none.
 
     Arrays are padded to whole tiles; `kernel(rows, features, valid)` gets tiles, and which of their entries are no
-    padding. Its results are, as `outputs` says, "rows" `[rows, features]` in the first array's dtype, "wide" the same
-    in the precision to compute in, or "sums" `[blocks of rows, features]`.
+    padding. Its results are, where `outputs` has a dtype, arrays `[rows, features]` of it, and where it has None, sums
+    `[blocks of rows, features]` in the precision to compute in.
     """
     given = [array for array in rows if array is not None]
     (count, width), dtype = given[0].shape, precision(given[0])
-    lanes = _lanes(width)
+    height, lanes = tile
     padded = math.ceil(count / height) * height, math.ceil(width / lanes) * lanes
     grid = padded[0] // height, padded[1] // lanes
-    tile = pl.BlockSpec((height, lanes), lambda i, j: (i, j))
+    whole = pl.BlockSpec(tile, lambda i, j: (i, j))
     one = pl.BlockSpec((1, lanes), lambda i, j: (0, j))
     each = pl.BlockSpec((None, 1, lanes), lambda i, j: (i, 0, j))
 
@@ -105,8 +147,7 @@ def _call(
         inputs = iter(ref[...] for ref in refs[: -len(outputs)])
         tiles = [None if array is None else next(inputs) for array in rows]
         vectors = [None if array is None else next(inputs) for array in features]
-        shape = (height, lanes)
-        valid = (lax.broadcasted_iota(jnp.int32, shape, 0) + pl.program_id(0) * height) < count
+        valid = (lax.broadcasted_iota(jnp.int32, tile, 0) + pl.program_id(0) * height) < count
         results = kernel(tiles, vectors, valid)
         for ref, result in zip(refs[-len(outputs) :], results, strict=True):
             ref[...] = result.astype(ref.dtype)
@@ -119,22 +160,22 @@ def _call(
         return jnp.pad(array, (0, padded[1] - width))[None]
 
     arguments = [pad(array) for array in given] + [pad_vector(array) for array in features if array is not None]
-    specs = [tile] * len(given) + [one] * (len(arguments) - len(given))
-    shapes = {
-        "rows": jax.ShapeDtypeStruct(padded, given[0].dtype),
-        "wide": jax.ShapeDtypeStruct(padded, dtype),
-        "sums": jax.ShapeDtypeStruct((grid[0], 1, padded[1]), dtype),
-    }
+    specs = [whole] * len(given) + [one] * (len(arguments) - len(given))
+    # Inside `shard_map` results vary over the axes that the operands vary over, all alike (`kernels.linear`).
+    struct = partial(jax.ShapeDtypeStruct, manual_axis_type=jax.typeof(given[0]).manual_axis_type)
     found = pl.pallas_call(
         body,
         grid=grid,
         in_specs=specs,
-        out_specs=[each if output == "sums" else tile for output in outputs],
-        out_shape=[shapes[output] for output in outputs],
-        interpret=interpret,
+        out_specs=[each if output is None else whole for output in outputs],
+        out_shape=[
+            struct((grid[0], 1, padded[1]), dtype) if output is None else struct(padded, output) for output in outputs
+        ],
+        interpret=chip.interpret,
+        compiler_params=chip.compiler_params(height * lanes),
     )(*arguments)
     return [
-        array[:, 0, :width] if output == "sums" else array[:count, :width]
+        array[:, 0, :width] if output is None else array[:count, :width]
         for array, output in zip(found, outputs, strict=True)
     ]
 
@@ -156,11 +197,15 @@ def _moments(x: Array, counts: Array) -> tuple[Array, Array, Array, Array]:
 # Split
 
 
-def _height(rows: int, features: int) -> int:
-    return min(_TILE // _lanes(features), _power_of_two(rows))
+def _block(x: Array, tiles: int, chip: Chip) -> tuple[int, int]:
+    """Height and width of the tiles in which rows are summed, so many at a time."""
+    rows, features = x.shape
+    width = min(_WIDEST, _power_of_two(features))
+    most = chip.memory // (width * precision(x).itemsize * tiles)
+    return min(_power_of_two(rows), _power_of_two(most + 1) // 2), width
 
 
-def _statistics(interpret: bool, operands: Arrays, _: Arrays) -> Arrays:
+def _statistics(chip: Chip, operands: Arrays, _: Arrays) -> Arrays:
     x, mask = operands
     dtype = precision(x)
 
@@ -170,7 +215,7 @@ def _statistics(interpret: bool, operands: Arrays, _: Arrays) -> Arrays:
 
     # Booleans have no tiles on every backend.
     counted = None if mask is None else jnp.broadcast_to(mask, x.shape).astype(dtype)
-    parts = _call(kernel, [x, counted], [], _height(*x.shape), ["sums"] * 4, interpret)
+    parts = _call(kernel, [x, counted], [], _block(x, 2, chip), [None] * 4, chip)
     return tuple(combined([Statistics(*parts)]))
 
 
@@ -180,45 +225,45 @@ def _plain_statistics(operands: Arrays, _: Arrays) -> Arrays:
     return *statistics[:3], jnp.broadcast_to(statistics.counts, statistics.var.shape)
 
 
-def _sums(interpret: bool, function: Elementwise, rows: Arrays, features: Arrays) -> tuple[Array, ...]:
-    like = next(array for array in rows if array is not None)
+def _sums(chip: Chip, function: Elementwise, rows: Arrays, features: Arrays) -> tuple[Array, ...]:
+    like, *others = [array for array in rows if array is not None]
 
     def kernel(rows: list[Any], features: list[Any], valid: Array) -> tuple[Array, ...]:
         return tuple(jnp.where(valid, a, 0).sum(0, keepdims=True) for a in function(tuple(rows), tuple(features)))
 
     spread = [None if a is None else jnp.broadcast_to(a, like.shape) for a in rows]
     spread = [a.astype(precision(like)) if a is not None and a.dtype == bool else a for a in spread]
-    parts = _call(kernel, spread, list(features), _height(*like.shape), ["sums"] * 2, interpret)
+    block = _block(like, 1 + len(others), chip)
+    parts = _call(kernel, spread, list(features), block, [None] * 2, chip)
     return tuple(part.sum(0) for part in parts)
 
 
 @lru_cache
-def reductions(interpret: bool) -> Reductions:
+def reductions(chip: Chip) -> Reductions:
     """The split form's reductions, for `fused.batch_norm`."""
-    statistics = Direction(partial(_statistics, interpret), _plain_statistics)
+    statistics = Direction(partial(_statistics, chip), _plain_statistics)
 
     def of(x: Array, mask: Array | None) -> Statistics:
         return Statistics(*opaque(statistics, (x, mask), outputs=4))
 
-    return Reductions(of, partial(_sums, interpret))
+    return Reductions(of, partial(_sums, chip))
 
 
 # Persistent
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1, 2))
 def persistent(
-    settings: Settings, interpret: bool, x: Array, scale: Array, bias: Array, residual: Array | None
+    settings: Settings, chip: Chip, width: int, x: Array, scale: Array, bias: Array, residual: Array | None
 ) -> tuple[Array, Statistics]:
     """The output of rows `x [rows, features]` and their statistics, all rows in one tile; no mask, one device."""
-    y, shift, offset, var = opaque(
-        _forward(settings.activation, settings.epsilon, interpret), (x, scale, bias, residual), 4
-    )
+    forward = _forward(settings.activation, settings.epsilon, chip, width)
+    y, shift, offset, var = opaque(forward, (x, scale, bias, residual), 4)
     return y, Statistics(shift, offset, var, jnp.asarray(len(x), var.dtype))
 
 
 @lru_cache
-def _forward(activation: Activation | None, epsilon: float, interpret: bool) -> Direction:
+def _forward(activation: Activation | None, epsilon: float, chip: Chip, width: int) -> Direction:
     """`x, scale, bias, residual -> y, shift, offset, var`."""
 
     def apply(operands: Arrays, _: Arrays) -> Arrays:
@@ -229,8 +274,8 @@ def _forward(activation: Activation | None, epsilon: float, interpret: bool) -> 
             moments = _moments(x.astype(precision(x)), valid)[:3]
             return fused.output(activation, epsilon, x, *moments, scale, bias, residual), *moments
 
-        outputs = ["rows", "sums", "sums", "sums"]
-        y, *moments = _call(kernel, [x, residual], [scale, bias], _power_of_two(len(x)), outputs, interpret)
+        tile = _power_of_two(len(x)), width
+        y, *moments = _call(kernel, [x, residual], [scale, bias], tile, [x.dtype, None, None, None], chip)
         return y, *(moment[0] for moment in moments)
 
     def plain(operands: Arrays, _: Arrays) -> Arrays:
@@ -241,17 +286,17 @@ def _forward(activation: Activation | None, epsilon: float, interpret: bool) -> 
     return Direction(apply, plain)
 
 
-def _derivative(settings: Settings, interpret: bool, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
+def _derivative(settings: Settings, chip: Chip, width: int, primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     x, scale, bias, residual = primals
-    y, statistics = persistent(settings, interpret, *primals)
+    y, statistics = persistent(settings, chip, width, *primals)
     shift, offset, var, counts = statistics
     rstd = lax.rsqrt(var + settings.epsilon)
-    push, pull = _maps(settings.activation, residual is not None, interpret)
+    push, pull = _maps(settings.activation, None if residual is None else residual.dtype, chip, width)
     kept = kept_for_slope(settings.activation, y, residual)
     operands = (x, shift, offset, rstd, scale.astype(var.dtype) * rstd, bias, *kept)
     # The large ones in their own dtypes: a cast before or after a kernel would be one more pass over memory.
-    dx, *others = (None if isinstance(tangent, SymbolicZero) else tangent for tangent in tangents)
-    inputs = (dx, *(widened(tangent, var.dtype) for tangent in others))
+    dx, _, _, dresidual = (None if isinstance(tangent, SymbolicZero) else tangent for tangent in tangents)
+    inputs = (dx, *(widened(tangent, var.dtype) for tangent in tangents[1:3]), dresidual)
     dy, dmean, dvar = linear_map(push, pull, operands, inputs, outputs=3)
     return (y, statistics), (dy, Statistics(jnp.zeros_like(shift), dmean, dvar, jnp.zeros_like(counts)))
 
@@ -260,7 +305,9 @@ persistent.defjvp(_derivative, symbolic_zeros=True)
 
 
 @lru_cache
-def _maps(activation: Activation | None, with_residual: bool, interpret: bool) -> tuple[Direction, Direction]:
+def _maps(
+    activation: Activation | None, residual_dtype: DTypeLike | None, chip: Chip, width: int
+) -> tuple[Direction, Direction]:
     """`dx, dscale, dbias, dresidual -> dy, dmean, dvar` and its transpose."""
 
     def push(operands: Arrays, inputs: Arrays) -> Arrays:
@@ -288,7 +335,8 @@ def _maps(activation: Activation | None, with_residual: bool, interpret: bool) -
         mean = (dmean - multiplier * first) / count
         spread = (2 * dvar - multiplier * jnp.square(rstd) * second) / count
         dx = multiplier * g + mean + centred * spread
-        return (dx.astype(x.dtype), rstd * second, first, g)[: 3 + with_residual]
+        found = dx.astype(x.dtype), rstd * second, first
+        return found if residual_dtype is None else (*found, g.astype(residual_dtype))
 
     def plain_pull(operands: Arrays, cotangents: Arrays) -> Arrays:
         dx, dscale, dbias, *g = formula(len(operands[0]), operands[0], operands[1:], cotangents, True)
@@ -304,8 +352,10 @@ def _maps(activation: Activation | None, with_residual: bool, interpret: bool) -
 
         count = len(x)
         features = [shift, offset, rstd, multiplier, bias, dmean, dvar]
-        outputs = ["rows", "sums", "sums", "wide"][: 3 + with_residual]
-        dx, dscale, dbias, *g = _call(kernel, [x, y, residual, dy], features, _power_of_two(count), outputs, interpret)
+        outputs = [x.dtype, None, None] + ([] if residual_dtype is None else [residual_dtype])
+        dx, dscale, dbias, *g = _call(
+            kernel, [x, y, residual, dy], features, (_power_of_two(count), width), outputs, chip
+        )
         return dx, dscale[0], dbias[0], *(g or [None])
 
     return Direction(push), Direction(pull, plain_pull)

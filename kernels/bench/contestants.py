@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 
 from kernels.batchnorm.api import Implementation, batch_norm
-from kernels.batchnorm.pallas import check_runs_here
+from kernels.batchnorm.pallas import chip_here
 from kernels.bench.workloads import Workload
 
 Inputs = tuple[Any, ...]
@@ -186,7 +186,7 @@ def missing(name: str) -> str | None:
     """Why a contestant cannot take part here, or None."""
     if name == "pallas":
         try:
-            check_runs_here()
+            chip_here()
         except ValueError as error:
             return str(error)
     if name.startswith("torch") and find_spec("torch") is None:
