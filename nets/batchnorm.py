@@ -1,7 +1,7 @@
 """Batch normalization as a Flax module, on the fused kernel."""
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from types import EllipsisType, MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 
 from kernels import batch_norm, normalize
 from kernels.batchnorm.activations import Activation, resolve
+from kernels.batchnorm.api import Implementation, check_implementation
 
 
 class BatchNorm(nnx.Module):
@@ -30,7 +31,10 @@ class BatchNorm(nnx.Module):
       - Parameters and running statistics enter the arithmetic, which is in float32 at least, in their own dtypes; Flax
         first rounds them to `dtype`. `promote_dtype` therefore decides the dtype of the input only.
       - Without `param_dtype`, parameters and statistics are double where JAX computes in double.
-      - `axis` is one axis.
+      - The running statistics carry no derivative.
+      - Of several devices, each may count differently many entries; Flax takes the mean of their means.
+      - `axis` is one axis. Input is real, of two axes and one row at least, and a mask is boolean; all else is refused.
+      - It is an `nnx.Module`, but no subclass of `flax.nnx.BatchNorm`.
 
     Args:
       num_features: size of the feature axis.
@@ -48,8 +52,12 @@ class BatchNorm(nnx.Module):
       promote_dtype: a function `(inputs, mean, var, scale, bias), dtype=` to the same in a common dtype.
       activation: applied last, fused: a name or an elementwise function; a call's own argument wins over it.
       bessel: whether the running variance is the unbiased `var n / (n - 1)`, as PyTorch's is, and not `var`.
+      implementation: of `kernels.batch_norm`, in training mode.
       rngs: supplies the `params` stream.
       bias_metadata, scale_metadata: metadata of the parameters.
+
+    Raises:
+      TypeError, ValueError: an unknown activation or implementation, or one that cannot run here.
 
     Source: Ioffe & Szegedy 2015.
     """
@@ -74,10 +82,12 @@ class BatchNorm(nnx.Module):
         promote_dtype: Callable[..., Any] = dtypes.promote_dtype,
         activation: str | Activation | None = None,
         bessel: bool = False,
+        implementation: Implementation | None = None,
         rngs: nnx.Rngs,
         bias_metadata: Mapping[str, Any] = MappingProxyType({}),
         scale_metadata: Mapping[str, Any] = MappingProxyType({}),
     ):
+        check_implementation(implementation)
         shape = (num_features,)
         default = jnp.zeros(()).dtype
         self.mean = nnx.BatchStat(jnp.zeros(shape, default))
@@ -102,6 +112,7 @@ class BatchNorm(nnx.Module):
         self.promote_dtype = promote_dtype
         self.activation = resolve(activation)
         self.bessel = bessel
+        self.implementation: Implementation | None = implementation
 
     def __call__(
         self,
@@ -110,7 +121,7 @@ class BatchNorm(nnx.Module):
         *,
         mask: Bool[Array, "..."] | None = None,
         residual: Float[Array, "..."] | None = None,
-        activation: str | Activation | None = None,
+        activation: str | Activation | EllipsisType | None = ...,
     ) -> Float[Array, "..."]:
         """Normalizes `x`.
 
@@ -119,7 +130,7 @@ class BatchNorm(nnx.Module):
           use_running_average: the mode, by default the module's.
           mask: True where an entry counts for the statistics, broadcast against `x`.
           residual: added before the activation, shaped like `x`.
-          activation: by default the module's.
+          activation: applied last, None for none; by default, `...`, the module's.
 
         Raises:
           ValueError: no mode was chosen, here or in the constructor; and what `kernels.batch_norm` raises.
@@ -128,7 +139,7 @@ class BatchNorm(nnx.Module):
         running = self.use_running_average if use_running_average is None else use_running_average
         if running is None:
             raise ValueError("BatchNorm: use_running_average must be given to the constructor or to the call, got None")
-        fused = self.activation if activation is None else resolve(activation)
+        fused = self.activation if isinstance(activation, EllipsisType) else resolve(activation)
         scale, bias = (None if param is None else param[...] for param in (self.scale, self.bias))
         mean, var = self.mean[...], self.var[...]
         x = self.promote_dtype((x, mean, var, scale, bias), dtype=self.dtype)[0]
@@ -152,6 +163,7 @@ class BatchNorm(nnx.Module):
                 mask=mask,
                 axis_name=self.axis_name,
                 axis_index_groups=self.axis_index_groups,
+                implementation=self.implementation,
             )
             if self.bessel:
                 count = self._count(x_last, mask)

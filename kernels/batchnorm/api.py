@@ -94,6 +94,16 @@ def batch_norm(
     return y if after is None else after(y).astype(x.dtype), statistics.mean, statistics.var
 
 
+def check_implementation(implementation: str | None) -> None:
+    """Raises ValueError for an implementation that is unknown or cannot run here, saying why."""
+    if implementation is not None and implementation not in IMPLEMENTATIONS:
+        raise ValueError(
+            f"batch_norm: implementation must be None or one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}"
+        )
+    if implementation == "pallas":
+        pallas.chip_here()
+
+
 def _frozen(groups: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...] | None:
     return None if groups is None else tuple(map(tuple, groups))
 
@@ -134,12 +144,7 @@ def _check(
         fits = mask.ndim <= x.ndim and all(m in (1, n) for m, n in zip(mask.shape[::-1], x.shape[::-1], strict=False))
         if not fits:
             raise ValueError(f"batch_norm: mask must broadcast to x's shape {x.shape}, got {mask.shape}")
-    if implementation is not None and implementation not in IMPLEMENTATIONS:
-        raise ValueError(
-            f"batch_norm: implementation must be None or one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}"
-        )
-    if implementation == "pallas":
-        pallas.chip_here()
+    check_implementation(implementation)
     if activation is not None:
         try:
             out = jax.eval_shape(activation, jax.ShapeDtypeStruct((2, 3), x.dtype))

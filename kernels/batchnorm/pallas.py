@@ -114,7 +114,8 @@ def batch_norm(
     mask: Array | None,
 ) -> tuple[Array, Statistics]:
     """The output of rows `x [rows, features]` and their statistics, by the path that fits."""
-    width = tile_width(*x.shape, precision(x).itemsize, tiles_of(settings.activation, residual), chip)
+    rows, features = x.shape
+    width = tile_width(rows, features, precision(x).itemsize, tiles_of(settings.activation, residual), chip)
     if mask is None and settings.axis_name is None and width is not None:
         return persistent(settings, chip, width, x, scale, bias, residual)
     return fused.batch_norm(settings, x, scale, bias, residual, mask)

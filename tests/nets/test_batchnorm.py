@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from flax import nnx, serialization
 
+from kernels.batchnorm import pallas
 from nets import BatchNorm
 
 
@@ -142,6 +143,51 @@ def test_the_modules_own_activation():
     named, plain = BatchNorm(5, activation="relu", rngs=nnx.Rngs(0)), BatchNorm(5, rngs=nnx.Rngs(0))
     np.testing.assert_array_equal(named(x), plain(x, activation=jax.nn.relu))
     np.testing.assert_array_equal(named(x, activation="tanh"), plain(x, activation=jnp.tanh))
+
+
+def test_a_call_switches_the_modules_activation_off():
+    x = jax.random.normal(jax.random.key(0), (9, 5))
+    named, plain = BatchNorm(5, activation="relu", rngs=nnx.Rngs(0)), BatchNorm(5, rngs=nnx.Rngs(0))
+    for running in (False, True):
+        np.testing.assert_array_equal(named(x, running, activation=None), plain(x, running))
+
+
+def test_the_implementation_is_the_modules(monkeypatch):
+    x = jax.random.normal(jax.random.key(0), (9, 5))
+    kernels = []
+    monkeypatch.setattr(
+        pallas.pl,
+        "pallas_call",
+        lambda *args, f=pallas.pl.pallas_call, **kwargs: kernels.append(1) or f(*args, **kwargs),
+    )
+    plain = BatchNorm(5, rngs=nnx.Rngs(0))(x)
+    assert not kernels
+    np.testing.assert_allclose(BatchNorm(5, implementation="pallas_interpret", rngs=nnx.Rngs(0))(x), plain, atol=1e-5)
+    assert kernels
+    with pytest.raises(ValueError, match="'pallas' needs a GPU or TPU, and the backend here is cpu"):
+        BatchNorm(5, implementation="pallas", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=r"implementation must be None or one of .*, got 'cuda'"):
+        BatchNorm.__init__.__wrapped__(object(), 5, implementation="cuda", rngs=nnx.Rngs(0))
+
+
+def test_checkpoints_move_both_ways(pair):
+    """As bytes: what one module has learned and counted, the other goes on with."""
+    ours, theirs = pair
+    x = 2 + jax.random.normal(jax.random.key(0), (9, 5))
+    for source, target in ((ours, nnx.BatchNorm), (theirs, BatchNorm)):
+        source(x)
+        saved = serialization.msgpack_serialize(nnx.to_pure_dict(nnx.state(source)))
+        restored = target(5, momentum=0.8, epsilon=1e-3, rngs=nnx.Rngs(7))
+        state = nnx.state(restored)
+        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, serialization.msgpack_restore(saved)))
+        nnx.update(restored, state)
+        for module in (source, restored):
+            module.eval()
+        np.testing.assert_allclose(source(x), restored(x), rtol=1e-5, atol=1e-5)
+        for module in (source, restored):
+            module.train()
+        np.testing.assert_allclose(source(x), restored(x), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(source.var[...], restored.var[...], rtol=1e-5)
 
 
 def test_a_mode_must_be_chosen():
