@@ -15,19 +15,27 @@ from kernels.bench.workloads import QUICK, WORKLOADS, Workload
 
 
 def _shape(text: str) -> Workload:
+    of_members = text.startswith("members:")
     try:
-        shape = tuple(int(size) for size in text.split("x"))
+        shape = tuple(int(size) for size in text.removeprefix("members:").split("x"))
     except ValueError:
         shape = ()
-    if len(shape) < 2 or min(shape) < 1:
-        raise argparse.ArgumentTypeError(f"expected sizes like 256x16x16x128, features last, got {text!r}")
-    return Workload(shape)
+    if len(shape) < 2 + of_members or min(shape) < 1:
+        raise argparse.ArgumentTypeError(
+            f"expected sizes, features last, like 256x16x16x128 or members:24x128x64, got {text!r}"
+        )
+    return Workload(shape, members=of_members)
 
 
 def _parser() -> Parser:
     parser = Parser(prog="python -m kernels.bench", description="Times batch norm against what one would use instead.")
     parser.add_argument("--only", nargs="+", choices=list(CONTESTANTS), metavar="NAME", help=", ".join(CONTESTANTS))
-    parser.add_argument("--shapes", nargs="+", type=_shape, help="like 256x16x16x128, instead of the usual workloads")
+    parser.add_argument(
+        "--shapes",
+        nargs="+",
+        type=_shape,
+        help="256x16x16x128 or members:24x128x64 instead of the usual",
+    )
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], help="of the inputs")
     parser.add_argument("--rounds", type=int, default=15, help="turns of every contestant (default: 15)")
     parser.add_argument("--quick", action="store_true", help="two small workloads, three turns")

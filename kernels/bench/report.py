@@ -35,16 +35,21 @@ def environment() -> dict[str, str]:
     return {"date": now, "device": device, "python": platform.python_version(), **versions}
 
 
+def _ours(results: Sequence[Result]) -> list[str]:
+    """Which of this project's fused implementations took part."""
+    return [name for name in ("xla", "pallas") if any(result.contestant == name for result in results)]
+
+
 def table(results: Sequence[Result], part: str) -> Table:
     """One part's times, bandwidths and ratios, a row for each workload and contestant."""
-    columns = ["workload", "", "median ms", "quartiles", "GB/s", "of copy", "xla is", "temp MB"]
-    drawn = Table(*columns, title=f"{part}: GB/s of the traffic that is needed at least; how fast xla is, times it")
+    ours = _ours(results)
+    columns = ["workload", "", "median ms", "quartiles", "GB/s", "of copy", *(f"{name} is" for name in ours), "temp MB"]
+    faster = f"; how fast {' and '.join(ours)} is, times it" if ours else ""
+    drawn = Table(*columns, title=f"{part}: GB/s of the traffic that is needed at least{faster}")
     last = None
     for result in results:
         if result.part != part and result.contestant != "copy":
             continue
-        ours = _of(results, result.workload, "xla", part)
-        ratio = "" if ours is None or result.contestant in ("xla", "copy") else f"{result.median / ours.median:.2f}x"
         drawn.add_row(
             result.workload if result.workload != last else "",
             result.contestant,
@@ -52,11 +57,17 @@ def table(results: Sequence[Result], part: str) -> Table:
             f"{1e3 * result.lower_quartile:.3f} - {1e3 * result.upper_quartile:.3f}",
             f"{result.gigabytes_per_second:.1f}",
             f"{result.share_of_copy:.0%}",
-            ratio,
+            *(_ratio(_of(results, result.workload, name, part), result) for name in ours),
             "" if np.isnan(result.temporary_bytes) else f"{result.temporary_bytes / 1e6:.1f}",
         )
         last = result.workload
     return drawn
+
+
+def _ratio(ours: Result | None, theirs: Result) -> str:
+    if ours is None or theirs.contestant in (ours.contestant, "copy"):
+        return ""
+    return f"{theirs.median / ours.median:.2f}x"
 
 
 def _of(results: Sequence[Result], workload: str, contestant: str, part: str) -> Result | None:
@@ -65,18 +76,20 @@ def _of(results: Sequence[Result], workload: str, contestant: str, part: str) ->
 
 
 def summary(results: Sequence[Result], part: str = "both") -> list[str]:
-    """How much faster `xla` is than each other contestant: geometric mean and worst case over the workloads."""
+    """How much faster each of `xla` and `pallas` is than every other: geometric mean and worst case over workloads."""
     lines = []
-    for name in dict.fromkeys(r.contestant for r in results):
-        ratios = [
-            theirs.median / ours.median
-            for theirs in results
-            if theirs.contestant == name and theirs.part == part
-            if (ours := _of(results, theirs.workload, "xla", part)) is not None
-        ]
-        if ratios and name not in ("xla", "copy"):
-            mean = float(np.exp(np.mean(np.log(ratios))))
-            lines.append(f"{part}: xla against {name}: {mean:.2f}x in geometric mean, {min(ratios):.2f}x at worst")
+    for our_name in _ours(results):
+        for name in dict.fromkeys(r.contestant for r in results):
+            ratios = [
+                theirs.median / ours.median
+                for theirs in results
+                if theirs.contestant == name and theirs.part == part
+                if (ours := _of(results, theirs.workload, our_name, part)) is not None
+            ]
+            if ratios and name not in (our_name, "copy"):
+                mean = float(np.exp(np.mean(np.log(ratios))))
+                worst = min(ratios)
+                lines.append(f"{part}: {our_name} against {name}: {mean:.2f}x in geometric mean, {worst:.2f}x at worst")
     return lines
 
 

@@ -5,18 +5,19 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 
-from kernels.bench.contestants import CONTESTANTS, PARTS, inputs
+from kernels.bench.contestants import CONTESTANTS, PARTS, Inputs, Ready, inputs
 from kernels.bench.workloads import Workload
 
 # A turn lasts about this long, many calls of what is quick.
 _TURN = 0.02
 # Between turns: threads of the turn before, such as OpenMP's, go on spinning on a core for some milliseconds.
 _PAUSE = 0.02
+# Of inputs; enough for all that is worth timing.
+_MOST_SETS = 256
 
 
 @dataclass(frozen=True)
@@ -46,21 +47,22 @@ def _last_level_cache() -> int:
 
 def compare(workload: Workload, names: Sequence[str], rounds: int) -> Iterator[Result]:
     """Every contestant's results on one workload."""
-    copies = min(16, max(2, math.ceil(2 * _last_level_cache() / workload.bytes)))
+    copies = min(_MOST_SETS, max(2, math.ceil(2 * _last_level_cache() / workload.bytes)))
     sets = [inputs(workload, jax.random.key(i)) for i in range(copies)]
     ready = {name: CONTESTANTS[name](workload, sets[0]) for name in names}
     runs = [(name, part) for part in PARTS for name in names if part in ready[name].parts]
     times: dict[tuple[str, str], list[float]] = {run: [] for run in runs}
-    calls = {run: _warm_up(ready[run[0]].parts[run[1]], sets) for run in runs}
+    calls = {run: _warm_up(ready[run[0]], run[1], sets) for run in runs}
     for _ in range(rounds):
         for run in runs:
             part, count = ready[run[0]].parts[run[1]], calls[run]
             time.sleep(_PAUSE)
-            result = jax.block_until_ready(part(sets[-1]))
-            started = time.perf_counter()
+            wait = ready[run[0]].wait
+            wait(part(sets[-1]))
+            result, started = None, time.perf_counter()
             for i in range(count):
                 result = part(sets[i % copies])
-            jax.block_until_ready(result)
+            wait(result)
             times[run].append((time.perf_counter() - started) / count)
     copy = 2 * workload.bytes / float(np.median(times["copy", "forward"]))
     for name, part in runs:
@@ -81,10 +83,11 @@ def compare(workload: Workload, names: Sequence[str], rounds: int) -> Iterator[R
         )
 
 
-def _warm_up(part: Any, sets: Sequence[Any]) -> int:
+def _warm_up(contestant: Ready, name: str, sets: Sequence[Inputs]) -> int:
     """Runs a part once on every set of inputs; how many calls then fill a turn."""
+    part = contestant.parts[name]
     for each in sets:
-        jax.block_until_ready(part(each))
+        contestant.wait(part(each))
     started = time.perf_counter()
-    jax.block_until_ready(part(sets[0]))
+    contestant.wait(part(sets[0]))
     return max(1, math.ceil(_TURN / (time.perf_counter() - started)))

@@ -2,11 +2,15 @@
 
 import csv
 import json
+import math
+from importlib.util import find_spec
 
 import matplotlib.image
 import pytest
 
 from kernels.bench.__main__ import main
+from kernels.bench.report import summary
+from kernels.bench.timing import Result
 from kernels.bench.workloads import Workload
 
 
@@ -31,6 +35,37 @@ def test_everything_it_writes(tmp_path, capsys):
     assert matplotlib.image.imread(files["png"]).std() > 0.01
 
 
+def test_quick_in_another_dtype_with_pytorch_where_it_is(tmp_path):
+    file = tmp_path / "results.json"
+    contestants = {"xla", "flax"} | ({"torch"} if find_spec("torch") else set())
+    main(["--quick", "--dtype", "bfloat16", "--only", *contestants, "--json", str(file)])
+    results = json.loads(file.read_text())["results"]
+    assert {r["workload"] for r in results} == {"24x128x64 members bfloat16 relu", "128x16x16x32 bfloat16 relu"}
+    assert {r["contestant"] for r in results} == contestants | {"copy"}
+    assert all(r["median"] > 0 for r in results)
+
+
+def test_shapes_may_be_members(capsys):
+    main(["--shapes", "members:3x8x4", "--only", "xla", "--rounds", "1"])
+    assert "3x8x4 members float32 relu" in capsys.readouterr().out
+
+
+def test_ratios_are_of_medians():
+    """Twice and eight times as fast: four times in geometric mean, twice at worst; each implementation has a line."""
+
+    def result(workload, contestant, median):
+        return Result(workload, contestant, "both", median, *[math.nan] * 6)
+
+    times = {"xla": (1.0, 1.0), "pallas": (0.5, 0.5), "flax": (2.0, 8.0), "copy": (0.1, 0.1)}
+    results = [result(f"shape {i}", name, each[i]) for i in range(2) for name, each in times.items()]
+    assert summary(results) == [
+        "both: xla against pallas: 0.50x in geometric mean, 0.50x at worst",
+        "both: xla against flax: 4.00x in geometric mean, 2.00x at worst",
+        "both: pallas against xla: 2.00x in geometric mean, 2.00x at worst",
+        "both: pallas against flax: 8.00x in geometric mean, 4.00x at worst",
+    ]
+
+
 def test_bandwidth_counts_what_must_be_moved():
     plain, fused = Workload((4, 5), relu=False), Workload((4, 5), relu=True, residual=True)
     assert [plain.traffic(part) for part in ("forward", "keeping", "backward", "both")] == [160, 160, 240, 400]
@@ -43,7 +78,14 @@ def test_bandwidth_counts_what_must_be_moved():
     [
         (["--only", "cudnn"], "argument --only: invalid choice: 'cudnn'"),
         (["--only", "pallas"], "argument --only: pallas cannot run: batch_norm: implementation 'pallas' needs"),
-        (["--shapes", "12"], "argument --shapes: expected sizes like 256x16x16x128, features last, got '12'"),
+        (
+            ["--shapes", "12"],
+            "argument --shapes: expected sizes, features last, like 256x16x16x128 or members:24x128x64, got '12'",
+        ),
+        (
+            ["--shapes", "members:8x4"],
+            "argument --shapes: expected sizes, features last, like",
+        ),
         (["--rounds", "0"], "argument --rounds: expected at least 1, got 0"),
         (["--csv", "nowhere/x.csv"], "argument --csv: there is no folder nowhere"),
     ],
