@@ -29,6 +29,7 @@ install_import_hook(["kernels", "nets", "probes", "sweep", "analysis"], "beartyp
 
 import jax
 import pytest
+from jax.experimental import pallas as pl
 
 
 @pytest.fixture
@@ -36,3 +37,11 @@ def double():
     """Double precision for one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture
+def kernel_calls(monkeypatch):
+    """A list with an entry for every call of a Pallas kernel that is traced from now on."""
+    calls, pallas_call = [], pl.pallas_call
+    monkeypatch.setattr(pl, "pallas_call", lambda *args, **settings: calls.append(1) or pallas_call(*args, **settings))
+    return calls

@@ -68,7 +68,17 @@ _WIDEST = 128
 
 
 def _power_of_two(n: int) -> int:
+    """The least that is not below n."""
     return 1 << (n - 1).bit_length()
+
+
+def _power_within(n: int) -> int:
+    """The largest that is not above n."""
+    return 1 << (n.bit_length() - 1)
+
+
+def _widest(features: int) -> int:
+    return min(_WIDEST, _power_of_two(features))
 
 
 def tile_width(rows: int, features: int, itemsize: int, tiles: int, chip: Chip) -> int | None:
@@ -79,11 +89,11 @@ def tile_width(rows: int, features: int, itemsize: int, tiles: int, chip: Chip) 
     (`tiles_of`), and count in the precision computed in. So on a GPU, without a residual and in float32, 128 rows of
     128 features or 512 rows of 32.
     """
-    width = min(_WIDEST, _power_of_two(features))
+    width = _widest(features)
     most = chip.memory // (_power_of_two(rows) * itemsize * tiles)
     if most < min(chip.narrowest, width):
         return None
-    return min(width, _power_of_two(most + 1) // 2)
+    return min(width, _power_within(most))
 
 
 def tiles_of(activation: Activation | None, residual: Array | None) -> int:
@@ -201,9 +211,9 @@ def _moments(x: Array, counts: Array) -> tuple[Array, Array, Array, Array]:
 def _block(x: Array, tiles: int, chip: Chip) -> tuple[int, int]:
     """Height and width of the tiles in which rows are summed, so many at a time."""
     rows, features = x.shape
-    width = min(_WIDEST, _power_of_two(features))
+    width = _widest(features)
     most = chip.memory // (width * precision(x).itemsize * tiles)
-    return min(_power_of_two(rows), _power_of_two(most + 1) // 2), width
+    return min(_power_of_two(rows), _power_within(most)), width
 
 
 def _statistics(chip: Chip, operands: Arrays, _: Arrays) -> Arrays:
@@ -227,15 +237,15 @@ def _plain_statistics(operands: Arrays, _: Arrays) -> Arrays:
 
 
 def _sums(chip: Chip, function: Elementwise, rows: Arrays, features: Arrays) -> tuple[Array, ...]:
-    like, *others = [array for array in rows if array is not None]
+    given = [array for array in rows if array is not None]
+    like = given[0]
 
     def kernel(rows: list[Any], features: list[Any], valid: Array) -> tuple[Array, ...]:
         return tuple(jnp.where(valid, a, 0).sum(0, keepdims=True) for a in function(tuple(rows), tuple(features)))
 
     spread = [None if a is None else jnp.broadcast_to(a, like.shape) for a in rows]
     spread = [a.astype(precision(like)) if a is not None and a.dtype == bool else a for a in spread]
-    block = _block(like, 1 + len(others), chip)
-    parts = _call(kernel, spread, list(features), block, [None] * 2, chip)
+    parts = _call(kernel, spread, list(features), _block(like, len(given), chip), [None] * 2, chip)
     return tuple(part.sum(0) for part in parts)
 
 

@@ -182,7 +182,8 @@ class TestEveryImplementation:
     def test_devices_share_statistics_whatever_the_share_of_each(self, double, implementation, check_vma):
         """Four devices of which one has nothing that counts, against one device with everything."""
         if implementation == "pallas_interpret" and check_vma:
-            pytest.skip("JAX's emulator of kernels mixes values that vary over devices with others; see the next test")
+            # Kernels that are not emulated: test_kernels_compile_where_every_device_has_its_own_batch.
+            pytest.skip("JAX's emulator of kernels mixes values that vary over devices with others")
         args = arguments((8, 3, 5))
         mask = jax.random.bernoulli(jax.random.key(3), 0.6, (8, 3, 1)).at[:2].set(False)
         mesh = jax.make_mesh((4,), ("device",), axis_types=(AxisType.Auto,))
@@ -293,19 +294,13 @@ class TestEveryImplementation:
             assert by_feature[~touched].all()
         assert not np.isfinite(out[2][1, 2])
 
-    def test_the_named_one_ran(self, implementation, monkeypatch):
+    def test_the_named_one_ran(self, implementation, kernel_calls):
         """Were the dispatcher to fall back, the programs would be the same, and no kernel would have been called."""
-        kernels = []
-        monkeypatch.setattr(
-            pallas.pl,
-            "pallas_call",
-            lambda *args, f=pallas.pl.pallas_call, **kwargs: kernels.append(1) or f(*args, **kwargs),
-        )
         args = arguments((64, 8), jnp.float32)
         programs = [call(name).lower(*args).compile().as_text() for name in (implementation, "reference")]
         instructions = [re.sub(r"metadata=\{[^}]*\}|%[\w.-]+", "", program).split("ENTRY")[1] for program in programs]
         assert instructions[0] != instructions[1]
-        assert bool(kernels) == (implementation == "pallas_interpret")
+        assert bool(kernel_calls) == (implementation == "pallas_interpret")
 
     @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
     @pytest.mark.parametrize("rows", [1, 64, 1023])
@@ -320,7 +315,7 @@ class TestEveryImplementation:
         exact = [jnp.asarray(a, float) for a in args]
         _, pull = jax.vjp(lambda *args: call(implementation, activation=activation)(*args)[0], *args)
         _, exactly = jax.vjp(lambda *args: call("reference", activation=activation)(*args)[0], *exact)
-        # After relu and a residual the sign of the output decides, which no rounding changes but to zero.
+        # The variance of a row alone is 0: 1/sqrt(epsilon) magnifies what is rounded.
         magnified = 1 if rows > 1 else 1e-5**-0.5
         slack = 16 * float(jnp.finfo(jnp.float32).eps) * np.sqrt(rows) * magnified
         for found, expected in zip(pull(g), exactly(jnp.asarray(g, float)), strict=True):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from flax import nnx, serialization
 
-from kernels.batchnorm import pallas
 from nets import BatchNorm
 
 
@@ -152,18 +151,12 @@ def test_a_call_switches_the_modules_activation_off():
         np.testing.assert_array_equal(named(x, running, activation=None), plain(x, running))
 
 
-def test_the_implementation_is_the_modules(monkeypatch):
+def test_the_implementation_is_the_modules(kernel_calls):
     x = jax.random.normal(jax.random.key(0), (9, 5))
-    kernels = []
-    monkeypatch.setattr(
-        pallas.pl,
-        "pallas_call",
-        lambda *args, f=pallas.pl.pallas_call, **kwargs: kernels.append(1) or f(*args, **kwargs),
-    )
     plain = BatchNorm(5, rngs=nnx.Rngs(0))(x)
-    assert not kernels
+    assert not kernel_calls
     np.testing.assert_allclose(BatchNorm(5, implementation="pallas_interpret", rngs=nnx.Rngs(0))(x), plain, atol=1e-5)
-    assert kernels
+    assert kernel_calls
     with pytest.raises(ValueError, match="'pallas' needs a GPU or TPU, and the backend here is cpu"):
         BatchNorm(5, implementation="pallas", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match=r"implementation must be None or one of .*, got 'cuda'"):
