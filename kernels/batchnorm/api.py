@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from kernels.batchnorm import fused, pallas, reference, xla
+from kernels.batchnorm import chips, fused, pallas, reference, xla
 from kernels.batchnorm.activations import Activation, resolve
 from kernels.batchnorm.fused import Settings
+from kernels.batchnorm.mosaic import takes
 
 Implementation = Literal["reference", "xla", "pallas", "pallas_interpret"]
 IMPLEMENTATIONS = get_args(Implementation)
@@ -48,7 +49,8 @@ def batch_norm(
         count differently many entries.
       axis_index_groups: parts of that axis that share, as in `jax.lax.psum`.
       implementation: `"xla"` (fused, every backend), `"pallas"` (kernels for GPUs and TPUs; persistent where
-        `kernels.batchnorm.pallas.tile_width` finds room, with neither `mask` nor `axis_name`, else split),
+        `kernels.batchnorm.chips.tile_width` finds room, with neither `mask` nor `axis_name`, else split; on GPUs
+        from Hopper on, an activation of operations that Mosaic GPU does not compile is applied after the kernel),
         `"pallas_interpret"` (the same emulated, on any backend, slowly), `"reference"` (the textbook), or None to
         choose: `"xla"`, until measurements on an accelerator say otherwise.
 
@@ -79,14 +81,19 @@ def batch_norm(
     if implementation == "reference":
         y, mean, var = reference.batch_norm(*arrays, activation, epsilon, axis_name, axis_index_groups)
         return y.reshape(x.shape), mean, var
-    after = None
-    if activation is not None and _closes_over_arrays(activation, x):
-        # Its derivative by those arrays is JAX's to find. It is given what is not rounded yet.
-        activation, after = None, activation
-        arrays = arrays[0].astype(fused.precision(x)), *arrays[1:]
-    options = activation, epsilon, axis_name, _frozen(axis_index_groups)
+    chip = None
     if implementation in ("pallas", "pallas_interpret"):
-        chip = pallas.INTERPRETER if implementation == "pallas_interpret" else pallas.chip_here()
+        chip = chips.EMULATED if implementation == "pallas_interpret" else chips.chip_here()
+    precision, after = fused.precision(x), None
+    if activation is not None and (
+        # Its derivative by those arrays is JAX's to find.
+        _closes_over_arrays(activation, x) or (chip is not None and not takes(chip, activation, precision))
+    ):
+        # It is given what is not rounded yet.
+        activation, after = None, activation
+        arrays = arrays[0].astype(precision), *arrays[1:]
+    options = activation, epsilon, axis_name, _frozen(axis_index_groups)
+    if chip is not None:
         y, statistics = pallas.batch_norm(Settings(pallas.reductions(chip), *options), chip, *arrays)
     else:
         y, statistics = fused.batch_norm(Settings(xla.REDUCTIONS, *options), *arrays)
@@ -101,7 +108,7 @@ def check_implementation(implementation: str | None) -> None:
             f"batch_norm: implementation must be None or one of {', '.join(IMPLEMENTATIONS)}, got {implementation!r}"
         )
     if implementation == "pallas":
-        pallas.chip_here()
+        chips.chip_here()
 
 
 def _frozen(groups: Sequence[Sequence[int]] | None) -> tuple[tuple[int, ...], ...] | None:

@@ -72,19 +72,14 @@ def before_activation(centred: Array, multiplier: Array, bias: Array, residual: 
     return z if residual is None else z + residual.astype(centred.dtype)
 
 
-def output(
-    activation: Activation | None,
-    epsilon: float,
-    x: Array,
-    shift: Array,
-    offset: Array,
-    var: Array,
-    scale: Array,
-    bias: Array,
-    residual: Array | None,
-) -> Array:
-    """The output from the statistics, in `x`'s dtype."""
-    multiplier = scale.astype(var.dtype) * lax.rsqrt(var + epsilon)
+def multiplier(scale: Array, var: Array, epsilon: float) -> Array:
+    """What centred entries are multiplied by."""
+    return scale.astype(var.dtype) * lax.rsqrt(var + epsilon)
+
+
+def output(activation: Activation | None, x: Array, features: Arrays, residual: Array | None) -> Array:
+    """The output from what is known by feature, shift, offset, multiplier and bias, in `x`'s dtype."""
+    shift, offset, multiplier, bias = features
     z = before_activation(centre(x, shift, offset), multiplier, bias, residual)
     return (z if activation is None else activation(z)).astype(x.dtype)
 
@@ -123,7 +118,9 @@ def batch_norm(
         empty = statistics.counts == 0
         offset, var = (jnp.where(empty, jnp.nan, array) for array in (statistics.offset, statistics.var))
         statistics = statistics._replace(offset=offset, var=var)
-    y = output(settings.activation, settings.epsilon, x, *statistics[:3], scale, bias, residual)
+    shift, offset, var, _ = statistics
+    features = shift, offset, multiplier(scale, var, settings.epsilon), bias
+    y = output(settings.activation, x, features, residual)
     return y, statistics
 
 

@@ -14,7 +14,7 @@ from flax import nnx
 from jax import Array
 
 from kernels.batchnorm.api import Implementation, batch_norm
-from kernels.batchnorm.pallas import chip_here
+from kernels.batchnorm.chips import chip_here
 from kernels.bench.workloads import Workload
 
 Inputs = tuple[Any, ...]

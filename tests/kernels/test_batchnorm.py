@@ -1,6 +1,7 @@
 """Every implementation of batch norm against autodiff of the textbook in double precision, with random cotangents."""
 
 import re
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -11,14 +12,17 @@ from flax import nnx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax import lax
+from jax._src.pallas.mosaic_gpu.interpret.params import InterpretGPUParams  # not public yet
+from jax.experimental import pallas as pl
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, use_abstract_mesh
 from jax.sharding import PartitionSpec as P
 
 from kernels import batch_norm, normalize
-from kernels.batchnorm import pallas
+from kernels.batchnorm import chips, pallas
 from kernels.batchnorm.activations import resolve
 from kernels.batchnorm.api import IMPLEMENTATIONS
 from kernels.batchnorm.fused import Settings
+from kernels.batchnorm.mosaic import takes
 
 PATHS = ["xla", "persistent", "split"]
 # Where there is a mask or an axis, Pallas takes the split path anyway.
@@ -423,7 +427,7 @@ def test_kernels_read_and_write_every_array_once(rows, expected, dtype, monkeypa
     x, scale, bias = arguments((rows, 64), dtype)[:3]
     seen, dtypes = set(), set()
 
-    def recorded(*args, f=pallas.pl.pallas_call, **settings):
+    def recorded(*args, f=pl.pallas_call, **settings):
         kernel = f(*args, **settings)
 
         def run(*operands):
@@ -436,7 +440,7 @@ def test_kernels_read_and_write_every_array_once(rows, expected, dtype, monkeypa
 
         return run
 
-    monkeypatch.setattr(pallas.pl, "pallas_call", recorded)
+    monkeypatch.setattr(pl, "pallas_call", recorded)
     batch_norm_relu = partial(batch_norm, activation="relu", implementation="pallas_interpret")
     y, pull = jax.vjp(lambda *args: batch_norm_relu(*args)[0], x, scale, bias)
     pull(y)
@@ -447,19 +451,23 @@ def test_kernels_read_and_write_every_array_once(rows, expected, dtype, monkeypa
 @pytest.mark.parametrize(
     ("rows", "features", "tiles", "chip", "expected"),
     [
-        (128, 256, 3, pallas.GPU, 128),
-        (128, 256, 5, pallas.GPU, 64),  # after relu with a residual: narrower
-        (512, 256, 3, pallas.GPU, 32),
-        (513, 256, 3, pallas.GPU, None),  # 32 features of so many rows are too many: split
-        (1023, 2, 3, pallas.GPU, 2),
-        (1024, 4096, 3, pallas.TPU, 128),
-        (4096, 4096, 3, pallas.TPU, None),
+        (128, 256, 3, chips.AMPERE, 128),
+        (128, 256, 5, chips.AMPERE, 64),  # after relu with a residual: narrower
+        (512, 256, 3, chips.AMPERE, 32),
+        (513, 256, 3, chips.AMPERE, None),  # 32 features of so many rows are too many: split
+        (1023, 2, 3, chips.AMPERE, 2),
+        (64, 256, 3, chips.HOPPER, 128),
+        (256, 256, 3, chips.HOPPER, 32),
+        (257, 256, 3, chips.HOPPER, None),
+        (3, 2, 3, chips.HOPPER, 32),  # a warp's threads are side by side
+        (1024, 4096, 3, chips.TPU, 128),
+        (4096, 4096, 3, chips.TPU, None),
     ],
 )
 def test_the_rule_for_one_tile(rows, features, tiles, chip, expected):
-    width = pallas.tile_width(rows, features, 4, tiles, chip)
+    width = chips.tile_width(rows, features, 4, tiles, chip)
     assert width == expected
-    assert width is None or rows * width * 4 * tiles <= chip.memory
+    assert width is None or chips.height(rows, chip) * width * 4 * tiles <= chip.memory
 
 
 def lowered_for(platform, function, *args):
@@ -470,24 +478,25 @@ def lowered_for(platform, function, *args):
 
 
 def launches(program):
-    return program.count("custom_call @tpu_custom_call") + program.count("custom_call @__gpu")
+    return len(re.findall("custom_call @(tpu_custom_call|mosaic_gpu|__gpu)", program))
 
 
-CHIPS = {"tpu": pallas.TPU, "cuda": pallas.GPU}
+CHIPS = {"tpu": chips.TPU, "hopper": chips.HOPPER, "ampere": chips.AMPERE}
+PLATFORMS = {"tpu": "tpu", "hopper": "cuda", "ampere": "cuda"}
 
 
-@pytest.mark.parametrize("platform", CHIPS)
+@pytest.mark.parametrize("name", CHIPS)
 @pytest.mark.parametrize("rows", [128, 9000])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize(
     ("activation", "with_residual"), [("relu", False), ("relu", True), ("gelu", True), (None, True)]
 )
-def test_one_launch_for_all_members(platform, rows, dtype, activation, with_residual):
+def test_one_launch_for_all_members(name, rows, dtype, activation, with_residual):
     """Members are an axis of the kernels' grid: their number changes nothing in the program but shapes.
 
     One kernel forward and one backward, persistent (128 rows) or split.
     """
-    chip = CHIPS[platform]
+    chip, platform = CHIPS[name], PLATFORMS[name]
     chosen = Settings(pallas.reductions(chip), resolve(activation), 1e-5, None, None)
 
     def both(x, scale, bias, residual, cotangent):
@@ -505,22 +514,60 @@ def test_one_launch_for_all_members(platform, rows, dtype, activation, with_resi
     assert count(2) == count(48) == 2
 
 
+@pytest.mark.parametrize("members", [None, 3])
+@pytest.mark.parametrize(("activation", "with_residual"), [("relu", False), ("relu", True), ("gelu", True)])
+@pytest.mark.parametrize("shape", [(7, 5), (60, 130), (300, 70)])
+def test_kernels_of_mosaic_gpu(double, monkeypatch, shape, activation, with_residual, members):
+    """Emulated, persistent and, with 300 rows, split; alone and mapped. Their emulator does not go into a program."""
+    monkeypatch.setattr(chips, "EMULATED", replace(chips.HOPPER, interpret=InterpretGPUParams()))
+
+    def found(implementation):
+        def one(*args):
+            residual = args[3] if with_residual else None
+            return batch_norm(*args[:3], residual=residual, activation=activation, implementation=implementation)
+
+        function, args = (one, arguments(shape)) if members is None else (jax.vmap(one), mapped)
+        out, pull = jax.vjp(function, *args)
+        return out, pull(random_like(out))
+
+    mapped = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(arguments(shape, seed=i) for i in range(3)))
+    assert_close(found("pallas_interpret"), found("reference"), 1e-11)
+
+
+@pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.silu, jax.nn.leaky_relu, jax.nn.softplus, jax.nn.elu])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_mosaic_gpu_need_not_know_an_activation(monkeypatch, activation, dtype):
+    """One with an operation that it does not compile is applied to the kernel's results."""
+    monkeypatch.setattr(chips, "chip_here", lambda: chips.HOPPER)
+    unknown = activation in (jax.nn.softplus, jax.nn.elu)
+    assert takes(chips.HOPPER, activation, jnp.float32) != unknown
+
+    def gradient(x, scale, bias):
+        return jax.grad(lambda x: batch_norm(x, scale, bias, activation=activation, implementation="pallas")[0].sum())(
+            x
+        )
+
+    assert launches(lowered_for("cuda", gradient, *arguments((128, 64), dtype, residual=False))) == 2
+
+
+@pytest.mark.parametrize("name", CHIPS)
 @pytest.mark.parametrize("rows", [128, 9000])
-def test_kernels_compile_where_every_device_has_its_own_batch(rows):
+def test_kernels_lower_where_every_device_has_its_own_batch(rows, name):
     """Under `shard_map`, which checks what varies over devices: with shared statistics and without."""
+    chip = CHIPS[name]
     mesh = jax.make_mesh((4,), ("device",), axis_types=(AxisType.Auto,))
     for axis_name in (None, "device"):
-        chosen = Settings(pallas.reductions(pallas.TPU), jax.nn.relu, 1e-5, axis_name, None)
+        chosen = Settings(pallas.reductions(chip), jax.nn.relu, 1e-5, axis_name, None)
 
         def loss(x, scale, bias, chosen=chosen):
-            return pallas.batch_norm(chosen, pallas.TPU, x, scale, bias, None, None)[0].sum()[None]
+            return pallas.batch_norm(chosen, chip, x, scale, bias, None, None)[0].sum()[None]
 
         def gradients(*args, loss=loss):
             over = jax.shard_map(loss, mesh=mesh, in_specs=(P("device"), P(), P()), out_specs=P("device"))
             return jax.grad(lambda *args: over(*args).sum(), (0, 1, 2))(*args)
 
         x, scale, bias = arguments((4 * rows, 64), jnp.float32, residual=False)
-        program = jax.jit(gradients).trace(x, scale, bias).lower(lowering_platforms=("tpu",)).as_text()
+        program = jax.jit(gradients).trace(x, scale, bias).lower(lowering_platforms=(PLATFORMS[name],)).as_text()
         assert launches(program) == 2
 
 
