@@ -118,29 +118,15 @@ class Engine:
         """Every shard's `initial` state."""
         return over_shards(lambda traits, _: self.initial(traits, train_samples), self.ensemble.shards)(traits, ())
 
-    def losses(
-        self,
-        params: Parts,
-        rest: Parts,
-        x: Float[Array, "member batch *features"],
-        labels: Int[Array, "member batch"],
-        training: bool,
-    ) -> tuple[Float[Array, "member batch"], Float[Array, "member batch classes"], Parts]:
-        """Every member's cross-entropy by sample, its logits, and its updated variables."""
-        logits, rest = self.ensemble.forward(self.ensemble.graphs(training), params, rest, x)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels), logits, rest
-
     def gradients(
         self, params: Parts, rest: Parts, x: Array, labels: Array
     ) -> tuple[Parts, tuple[Float[Array, " member"], Parts]]:
         """Each member's gradient of its own batch's mean loss; with it the losses and the updated variables."""
 
-        def total(params: Parts) -> tuple[Array, tuple[Array, Parts]]:
-            by_sample, _, updated = self.losses(params, rest, x, labels, training=True)
-            by_member = by_sample.mean(1)
-            return by_member.sum(), (by_member, updated)
+        def loss(logits: Array, labels: Array) -> Array:
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-        return jax.grad(total, has_aux=True)(params)
+        return self.ensemble.gradients(self.ensemble.graphs(training=True), loss, params, rest, x, labels)
 
     def batch(self, traits: Traits, order: Array, step: Array, data: Data) -> tuple[Array, Array, Array]:
         """The step's order, inputs and labels, by member: each seed shuffles anew in every epoch and drops the rest.
@@ -219,7 +205,7 @@ class Engine:
         samples = min(data.test_labels.shape[0], self.config.test_samples or data.test_labels.shape[0])
         size = min(samples, max(self.config.batch_size, 256))
         chunks = -(-samples // size)
-        members = self.ensemble.size
+        members, graphs = self.ensemble.size, self.ensemble.graphs(training=False)
 
         # Not the first ones: some sets are sorted by class.
         chosen = jax.random.permutation(jax.random.key(0), data.test_labels.shape[0])[:samples]
@@ -229,13 +215,8 @@ class Engine:
             counts = places < samples  # the last chunk may reach past the end
             rows = chosen[places % samples]
             x, labels = data.inputs(data.test_images[rows]), data.test_labels[rows]
-            by_sample, logits, _ = self.losses(
-                params,
-                rest,
-                jnp.broadcast_to(x, (members, *x.shape)),
-                jnp.broadcast_to(labels, (members, *labels.shape)),
-                training=False,
-            )
+            logits, _ = self.ensemble.forward(graphs, params, rest, jnp.broadcast_to(x, (members, *x.shape)))
+            by_sample = optax.softmax_cross_entropy_with_integer_labels(logits, labels[None])
             hits = logits.argmax(-1) == labels
             return (by_sample * counts).sum(1), (hits * counts).sum(1)
 

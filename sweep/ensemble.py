@@ -4,28 +4,27 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import Array, lax
+from jax import Array
 from jax.typing import ArrayLike
-from jaxtyping import Float, PyTree
+from jaxtyping import Float, Int, PyTree
 
 from nets import Network, Stack
 from nets.stack import step
+from sweep import serial
 from sweep.members import Member, Structure, Traits, init_key, traits_of
 from sweep.placement import place
+from sweep.queue import Queue
+from sweep.rows import scaled
+from sweep.serial import Parts
 from sweep.staircase import Staircase
 
 # Entries of a sample's hidden state from which on a network is large.
 _LARGE = 4096
-
-# An ensemble's arrays by section: parameters, statistics, gradients and optimizer moments all come in this shape. A
-# stack's are a tuple of segments `[layer, member, ...]`, a single module's `[member, ...]`.
-Parts = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -84,18 +83,23 @@ class Ensemble:
         return next(iter(self.outlines.values()))
 
     @cached_property
-    def staircases(self) -> dict[str, Staircase]:
+    def layouts(self) -> dict[str, Staircase | Queue]:
         """The layout of the members' layers in every section that is a stack."""
+        layout = Queue if self.one_at_a_time else Staircase
 
         def layers(member: Member, name: str) -> int:
             outline = self.outlines[member.depth]
             return getattr(outline, name).depth if name in outline.section_names else 0
 
         return {
-            name: Staircase(tuple(layers(member, name) for member in self.members[: self.size]))
+            name: layout(tuple(layers(member, name) for member in self.members[: self.size]))
             for name, section in self.deepest.sections.items()
             if isinstance(section, Stack)
         }
+
+    @property
+    def _queues(self) -> dict[str, Queue]:
+        return {name: layout for name, layout in self.layouts.items() if isinstance(layout, Queue)}
 
     @cached_property
     def hidden_sizes(self) -> tuple[int, int]:
@@ -111,6 +115,14 @@ class Ensemble:
         """Whether the networks are so large that many at once gain nothing, or fill the memory."""
         return max(self.hidden_sizes) >= _LARGE
 
+    @cached_property
+    def one_at_a_time(self) -> bool:
+        """Whether the networks run one after the other.
+
+        A large network's operations fill a core, and what one of them writes the next one still finds in the cache.
+        """
+        return jax.default_backend() == "cpu" and self.is_large
+
     def graphs(self, training: bool) -> dict[str, nnx.GraphDef]:
         """The sections' code as Flax keeps it apart from the arrays, in training or in evaluation mode."""
         network = nnx.clone(self.deepest)
@@ -123,9 +135,9 @@ class Ensemble:
 
         def assembled(kind: int, name: str) -> PyTree[Array]:
             found = {depth: sections[name][kind] for depth, sections in built.items() if name in sections}
-            if name in self.staircases:
+            if name in self.layouts:
                 layers = {depth: getattr(self.outlines[depth], name).depth for depth in found}
-                return self.staircases[name].assemble([(layers[depth], arrays) for depth, arrays in found.items()])
+                return self.layouts[name].assemble([(layers[depth], arrays) for depth, arrays in found.items()])
             return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found.values())
 
         params, rest = ({name: assembled(kind, name) for name in self.deepest.section_names} for kind in (0, 1))
@@ -149,24 +161,44 @@ class Ensemble:
         self, graphs: dict[str, nnx.GraphDef], params: Parts, rest: Parts, x: Float[Array, "member batch *features"]
     ) -> tuple[Float[Array, "member batch classes"], Parts]:
         """All members' logits, each on its own batch, and their updated variables."""
-        # A large network's operations fill a core, and what one of them writes the next one still finds in the cache.
-        one_at_a_time = jax.default_backend() == "cpu" and self.is_large
+        if self.one_at_a_time:
+            return serial.forward(self._queues, graphs, params, rest, x)
         updated: Parts = {}
         for name, graph in graphs.items():
-            section = partial(_mapped if one_at_a_time else _vmapped, graph)
-            if name in self.staircases:
-                x, updated[name] = _climb(self.staircases[name], section, params[name], rest[name], x)
+            module = partial(step, graph)
+            if isinstance(layout := self.layouts.get(name), Staircase):
+                x, updated[name] = layout.run(module, params[name], rest[name], x)
             else:
-                x, updated[name] = section(params[name], rest[name], x)
+                x, updated[name] = jax.vmap(module)(params[name], rest[name], x)
         return x, updated
+
+    def gradients(
+        self,
+        graphs: dict[str, nnx.GraphDef],
+        loss: Callable[[Float[Array, "batch classes"], Int[Array, " batch"]], Float[Array, ""]],
+        params: Parts,
+        rest: Parts,
+        x: Float[Array, "member batch *features"],
+        labels: Int[Array, "member batch"],
+    ) -> tuple[Parts, tuple[Float[Array, " member"], Parts]]:
+        """Each member's gradient of the loss of its own batch; with it the losses and the updated variables."""
+        if self.one_at_a_time:
+            return serial.gradients(self._queues, graphs, loss, params, rest, x, labels)
+
+        def total(params: Parts) -> tuple[Array, tuple[Array, Parts]]:
+            logits, updated = self.forward(graphs, params, rest, x)
+            losses = jax.vmap(loss)(logits, labels)
+            return losses.sum(), (losses, updated)
+
+        return jax.grad(total, has_aux=True)(params)
 
     def extract(self, parts: Parts, depth: int) -> dict[str, PyTree[Array]]:
         """The arrays of the members of one depth by section, each with a leading member axis."""
         group = self.groups[depth]
 
         def of(name: str) -> PyTree[Array]:
-            if name in self.staircases:
-                return self.staircases[name].extract(parts[name], group)
+            if name in self.layouts:
+                return self.layouts[name].extract(parts[name], group)
             return jax.tree.map(lambda leaf: leaf[group], parts[name])
 
         return {name: of(name) for name in self.outlines[depth].section_names}
@@ -174,13 +206,9 @@ class Ensemble:
     def scale(self, parts: Parts, factors: Float[Array, " member"]) -> Parts:
         """Multiplies every member's arrays by its own factor."""
 
-        def scaled(leaf: Array, axis: int) -> Array:
-            shape = [1] * leaf.ndim
-            shape[axis] = -1
-            return leaf * factors[: leaf.shape[axis]].reshape(shape).astype(leaf.dtype)
-
         return {
-            name: jax.tree.map(partial(scaled, axis=int(name in self.staircases)), part) for name, part in parts.items()
+            name: self.layouts[name].scale(part, factors) if name in self.layouts else scaled(part, factors)
+            for name, part in parts.items()
         }
 
     def networks(self, params: Parts, rest: Parts, depth: int) -> tuple[nnx.GraphDef, PyTree[Array]]:
@@ -188,7 +216,7 @@ class Ensemble:
         states = []
         for parts in (params, rest):
             found = self.extract(parts, depth)
-            states.append({name: {"layers": s} if name in self.staircases else s for name, s in found.items()})
+            states.append({name: {"layers": s} if name in self.layouts else s for name, s in found.items()})
         return nnx.graphdef(self.outlines[depth]), nnx.merge_state(*(nnx.State(state) for state in states))
 
     def by_member(self, stacked: ArrayLike, members: Sequence[Member]) -> np.ndarray:
@@ -197,28 +225,6 @@ class Ensemble:
         return array.reshape(-1, *array.shape[2:])[[self._rows[member] for member in members]]
 
 
-def _vmapped(graph: nnx.GraphDef, *arrays: Any) -> Any:
-    """One section of all members at once."""
-    return jax.vmap(partial(step, graph))(*arrays)
-
-
-def _mapped(graph: nnx.GraphDef, *arrays: Any) -> Any:
-    """One section of one member after the other."""
-    return lax.map(lambda one: step(graph, *one), arrays)
-
-
 def _module(section: nnx.Module) -> nnx.Module:
     """What holds a section's arrays, and for a stack is the code of one layer."""
     return section.layers if isinstance(section, Stack) else section
-
-
-def _climb(
-    staircase: Staircase, layer: Callable, params: PyTree[Array], rest: PyTree[Array], h: Float[Array, "member ..."]
-) -> tuple[Float[Array, "member ..."], PyTree[Array]]:
-    """All members' layers, one scan a segment over those that go on; the others wait at the end of theirs."""
-    segments, finished = [], []
-    for segment, *layers in zip(staircase.segments, params, rest, strict=True):
-        finished.append(h[segment.members :])
-        h, updated = lax.scan(lambda h, arrays: layer(*arrays, h), h[: segment.members], tuple(layers))
-        segments.append(updated)
-    return jnp.concatenate([h, *reversed(finished)]), tuple(segments)

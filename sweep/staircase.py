@@ -5,15 +5,17 @@ member at least that deep, stacked `[layer, member, ...]`. Those members are alw
 members are a contiguous slice of the segment's before, and the work is exactly the sum of the depths.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
-from jaxtyping import PyTree
+from jax import Array, lax
+from jaxtyping import Float, PyTree
+
+from sweep.rows import scaled
 
 
 class Segment(NamedTuple):
@@ -70,3 +72,23 @@ class Staircase:
             return jnp.swapaxes(jnp.concatenate([leaf[:, members] for leaf in leaves]), 0, 1)
 
         return jax.tree.map(joined, *(part for s, part in zip(self.segments, segments, strict=True) if s.stop <= depth))
+
+    def scale(self, segments: Sequence[PyTree[Array]], factors: Float[Array, " member"]) -> tuple[PyTree[Array], ...]:
+        """Multiplies every member's arrays by its own factor."""
+        by_layer = jax.vmap(scaled, (0, None))
+        return tuple(by_layer(part, factors[: s.members]) for s, part in zip(self.segments, segments, strict=True))
+
+    def run(
+        self, layer: Callable, params: PyTree[Array], rest: PyTree[Array], h: Float[Array, "member ..."]
+    ) -> tuple[Float[Array, "member ..."], tuple[PyTree[Array], ...]]:
+        """Every member's last hidden state, from its first, and its updated variables.
+
+        One scan a segment over the layers of those that go on; the others wait at the end of theirs.
+        """
+        together = jax.vmap(layer)
+        segments, finished = [], []
+        for segment, *layers in zip(self.segments, params, rest, strict=True):
+            finished.append(h[segment.members :])
+            h, updated = lax.scan(lambda h, arrays: together(*arrays, h), h[: segment.members], tuple(layers))
+            segments.append(updated)
+        return jnp.concatenate([h, *reversed(finished)]), tuple(segments)

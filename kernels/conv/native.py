@@ -6,12 +6,15 @@ with explicit transposes, all three maps are forward convolutions in the fast la
 """
 
 from collections.abc import Callable
+from functools import partial
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from kernels.conv.geometry import Axis, Geometry
 from kernels.conv.matmul import kernel_gradient
+from kernels.linear import varying_alike
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -53,9 +56,28 @@ def _kernel(x: Array, y: Array, geometry: Geometry, precision: str | None) -> Ar
     """
     if geometry.stride > 1 or all(axis.window == 1 for axis in geometry.axes):
         return kernel_gradient(x[None], y[None], geometry, precision)[0]
-    images, kernels = x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)
-    by_channel = _convolve(images, kernels, precision, window_strides=(1, 1), padding=geometry.zeros)
-    return by_channel.transpose(1, 2, 0, 3)
+
+    def by_channels(x: Array, y: Array) -> Array:
+        images, kernels = x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3)
+        found = _convolve(images, kernels, precision, window_strides=(1, 1), padding=geometry.zeros)
+        return found.transpose(1, 2, 0, 3)
+
+    return lax.platform_dependent(x, y, cpu=partial(_apart, by_channels), default=by_channels)
+
+
+def _apart(function: Callable[..., Array], *args: Array) -> Array:
+    """`function(*args)`, the arguments made before it.
+
+    XLA's CPU backend would make what a transpose reads in the order in which the transpose writes, several times as
+    slowly as one after the other. It does not look into a branch; that this one is taken it learns when it runs.
+    """
+    always = args[0].ravel()[0].astype(jnp.int32) * 2 + 1 != 0
+    out = jax.eval_shape(function, *args)
+
+    def never(*args: Array) -> Array:
+        return varying_alike([jnp.zeros(out.shape, out.dtype), *args])[0]
+
+    return lax.cond(always, function, never, *args)
 
 
 def _mapped(function: Callable[..., Array]) -> Callable[..., Array]:

@@ -172,19 +172,34 @@ def test_a_diverging_member_disturbs_nobody(double, everyone):
     assert (np.delete(state.diverged, index) == -1).all()
 
 
-def test_large_members_one_after_the_other(double, monkeypatch):
-    """Networks too large to gain from one another's company, on CPUs: as a Flax model."""
-    config = dataclasses.replace(CONFIG, arch="cnn", depths=(8, 14), seeds=(5,), width=2, learning_rates=(0.03,))
+@pytest.mark.parametrize(("arch", "depths"), [("cnn", (8, 14)), ("isotropic-cnn", (3, 4, 6)), ("mlp", (2, 3, 7))])
+def test_large_members_one_after_the_other(double, monkeypatch, arch, depths):
+    """Networks too large to gain from one another's company, on CPUs: as all at once, and as a Flax model."""
+    config = dataclasses.replace(CONFIG, arch=arch, depths=depths, seeds=(5, 6), width=4, learning_rates=(0.03,))
     ((structure, members),) = structures_of(config, (1, 5, 1), 3).items()
-    ensemble = Ensemble.of(structure, members)
-    engine, data = Engine(config, ensemble), put(dataset())
-    state = only_shard(engine.init(ensemble.traits, 50))
+    data = put(dataset())
 
-    def loops():
-        return str(jax.make_jaxpr(engine.step)(state, data)).count(" scan[")
+    def found():
+        ensemble = Ensemble.of(structure, members)
+        engine = Engine(config, ensemble)
+        state = engine.init(ensemble.traits, 50)
+        program = engine.train.lower(engine, state, data, jnp.int32(1)).compile()
+        state, losses = program(state, data, jnp.int32(STEPS))
+        evaluated = engine.evaluate(state.params, state.rest, data)
+        state, losses, evaluated = only_shard((state, losses, evaluated))
+        memory = program.memory_analysis().temp_size_in_bytes
+        arrays = by_member(ensemble, state.params), by_member(ensemble, state.rest)
+        return ensemble, arrays, (losses[:STEPS], *evaluated), memory
 
-    together = loops()
+    together, arrays, numbers, memory = found()
     monkeypatch.setattr("sweep.ensemble._LARGE", 1)
-    assert loops() > together
+    ensemble, serial_arrays, serial_numbers, serial_memory = found()
+    assert ensemble.one_at_a_time
+    assert not together.one_at_a_time
+    assert serial_memory < memory
+    assert_same(serial_numbers, numbers, 1e-9)
+    for expected, actual in zip(arrays, serial_arrays, strict=True):
+        for member in members:
+            assert_same(actual[member], expected[member], 1e-8)
     gradients, params = train(ensemble, config)
     assert_equals_a_flax_model(structure, members[1], gradients[members[1]], params[members[1]])

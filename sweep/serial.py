@@ -1,0 +1,134 @@
+"""Networks of one structure, of any depths, one after the other: forward, or forward and backward.
+
+The program is that of one member. What its backward pass needs is kept in the same place for all of them, so that
+memory does not grow with their number.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import Array, lax
+from jaxtyping import Float, PyTree
+
+from nets.stack import step
+from sweep.queue import Queue, climb, room
+
+# An ensemble's arrays by section: parameters, statistics, gradients and optimizer moments all come in this shape. A
+# stack's are as its layout has them, a single module's `[member, ...]`; of one member, a window of a queue, or its own.
+Parts = dict[str, Any]
+Graphs = dict[str, nnx.GraphDef]
+
+
+def forward(
+    queues: Mapping[str, Queue], graphs: Graphs, params: Parts, rest: Parts, x: Float[Array, "member batch *features"]
+) -> tuple[Float[Array, "member batch classes"], Parts]:
+    """All members' logits, each on its own batch, and their updated variables."""
+
+    def member(kept: Parts, params: Parts, rest: Parts, layers: dict[str, Array], x: Array) -> tuple:
+        logits, updated, kept = _member(graphs, params, rest, layers, x, kept)
+        return kept, (updated,), logits
+
+    (updated,), logits = _each(queues, member, {name: [] for name in queues}, (rest,), params, rest, x)
+    return logits, updated
+
+
+def gradients(
+    queues: Mapping[str, Queue],
+    graphs: Graphs,
+    loss: Callable[[Array, Array], Array],
+    params: Parts,
+    rest: Parts,
+    x: Float[Array, "member batch *features"],
+    labels: Array,
+) -> tuple[Parts, tuple[Float[Array, " member"], Parts]]:
+    """Each member's gradient of the loss of its own logits and labels; with it the losses and the updated variables."""
+
+    def member(kept: Parts, params: Parts, rest: Parts, layers: dict[str, Array], rows: tuple[Array, Array]) -> tuple:
+        x, labels = rows
+
+        def of(params: Parts) -> tuple[Array, tuple[Parts, Parts]]:
+            logits, updated, filled = _member(graphs, params, rest, layers, x, kept)
+            return loss(logits, labels), (updated, filled)
+
+        (value, (updated, filled)), gradient = jax.value_and_grad(of, has_aux=True)(params)
+        return filled, (gradient, updated), value
+
+    kept = _room(queues, graphs, params, rest, x[0])
+    (found, updated), losses = _each(queues, member, kept, (params, rest), params, rest, (x, labels))
+    return found, (losses, updated)
+
+
+def _member(
+    graphs: Graphs, params: Parts, rest: Parts, layers: dict[str, Array], x: Array, kept: Parts
+) -> tuple[Array, Parts, Parts]:
+    """One network: its logits, its variables updated, and what the backward pass needs of its stacks."""
+    updated, filled = {}, {}
+    for name, graph in graphs.items():
+        module = partial(step, graph)
+        if name in layers:
+            after: Any = climb(module, params[name], rest[name], layers[name], x, kept[name])
+            x, updated[name], filled[name] = after
+        else:
+            x, updated[name] = module(params[name], rest[name], x)
+    return x, updated, filled
+
+
+def _room(queues: Mapping[str, Queue], graphs: Graphs, params: Parts, rest: Parts, x: Array) -> Parts:
+    """Memory for what the backward pass of the deepest member needs of its stacks."""
+    found: Parts = {}
+    for name, graph in graphs.items():
+        module = partial(step, graph)
+        if name in queues:
+            found[name] = room(module, params[name], rest[name], max(queues[name].depths), x)
+        else:
+            first = jax.tree.map(lambda leaf: leaf[0], (params[name], rest[name]))
+            x, _ = jax.eval_shape(module, *first, x)
+    return found
+
+
+def _each(
+    queues: Mapping[str, Queue],
+    member: Callable[..., tuple],
+    state: PyTree[Array],
+    like: tuple[Parts, ...],
+    params: Parts,
+    rest: Parts,
+    rows: PyTree[Array],
+) -> tuple[tuple[Parts, ...], PyTree[Array]]:
+    """`member(state, params, rest, layers, rows) -> state, parts, outputs` of one member after the other.
+
+    Args:
+      queues: the layouts of the sections that are stacks.
+      member: gets a member's arrays, how many layers each of its stacks has, and its rows of `rows`.
+      state: what every member hands to the next.
+      like: arrays shaped like all members' `parts`, each by section.
+      params, rest: all members' arrays.
+      rows: arrays `[member, ...]`.
+
+    Returns:
+      All members' `parts`, and `outputs` stacked.
+    """
+    sections = list(params)
+    single = [name for name in sections if name not in queues]
+    own = {name: (params[name], rest[name]) for name in single}
+    padded = {name: queue.padded((params[name], rest[name])) for name, queue in queues.items()}
+    made = {name: queue.padded(tuple(part[name] for part in like)) for name, queue in queues.items()}
+    places = {name: (jnp.asarray(queue.starts), jnp.asarray(queue.depths)) for name, queue in queues.items()}
+
+    def body(carry: tuple[PyTree[Array], Parts], at: tuple) -> tuple[tuple[PyTree[Array], Parts], tuple]:
+        (state, made), (places, own, rows) = carry, at
+        windows = {name: queue.window(padded[name], places[name][0]) for name, queue in queues.items()}
+        params, rest = ({name: (own | windows)[name][i] for name in sections} for i in (0, 1))
+        layers = {name: places[name][1] for name in queues}
+        state, parts, outputs = member(state, params, rest, layers, rows)
+        found = {name: tuple(part[name] for part in parts) for name in sections}
+        made = {name: queue.put(made[name], found[name], places[name][0]) for name, queue in queues.items()}
+        return (state, made), ({name: found[name] for name in single}, outputs)
+
+    (_, made), (found, outputs) = lax.scan(body, (state, made), (places, own, rows))
+    found |= {name: queue.unpadded(made[name]) for name, queue in queues.items()}
+    return tuple({name: found[name][i] for name in sections} for i in range(len(like))), outputs
