@@ -1,8 +1,10 @@
 """Many layers of one kind, stored stacked and applied by `lax.scan`: compile time does not grow with depth."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
 from jaxtyping import Float
@@ -23,7 +25,8 @@ class Stack(nnx.Module):
     """`depth` layers made by `make_layer(rngs)`, held in `layers`, every variable with a leading layer axis."""
 
     def __init__(self, make_layer: Callable[[nnx.Rngs], Block], depth: int, *, rngs: nnx.Rngs):
-        keys = jax.random.split(rngs.params(), depth)
+        # A layer's key, and with it its weights, is the same however many there are.
+        keys = jax.vmap(partial(jax.random.fold_in, rngs.params()))(jnp.arange(depth))
         self.depth = depth
         self.layers = nnx.vmap(lambda key: make_layer(nnx.Rngs(key)))(keys)
 

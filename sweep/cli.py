@@ -13,23 +13,24 @@ from sweep.errors import UserError, unknown
 from sweep.presets import PRESETS
 
 
-def parse(arguments: Sequence[str]) -> Config:
+def parse(arguments: Sequence[str], default: Config | None = None) -> Config:
     """The config that these command line arguments ask for; `--help` prints and exits.
 
-    `--preset NAME` is where the other flags' defaults come from.
+    `--preset NAME` is where the other flags' defaults come from; without it they are `default`'s, or the quickstart's.
 
     Raises:
       UserError: an unknown flag or preset, a value of the wrong type or number, or whatever `Config` itself refuses.
     """
     _check(arguments)
     preset, arguments = _preset(arguments)
+    start = PRESETS[preset or "quickstart"]() if preset or default is None else default
     summaries = "\n".join(f"  {name}: {(make.__doc__ or '').splitlines()[0]}" for name, make in PRESETS.items())
     description = f"{inspect.getdoc(Config)}\n\n--preset NAME first sets what a known experiment needs:\n{summaries}"
-    return tyro.cli(Config, args=arguments, prog="train.py", default=PRESETS[preset](), description=description)
+    return tyro.cli(Config, args=arguments, prog="train.py", default=start, description=description)
 
 
-def _preset(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The preset that is asked for, and the other arguments."""
+def _preset(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The preset that is asked for, if one is, and the other arguments."""
     names, rest, following = [], [], iter(arguments)
     for argument in following:
         flag, equals, value = argument.partition("=")
@@ -39,10 +40,9 @@ def _preset(arguments: Sequence[str]) -> tuple[str, list[str]]:
             rest.append(argument)
     if len(names) > 1:
         raise UserError("--preset is given twice; give it once")
-    name = names[0] if names else "quickstart"
-    if name not in PRESETS:
-        raise unknown("--preset", name, PRESETS)
-    return name, rest
+    if names and names[0] not in PRESETS:
+        raise unknown("--preset", names[0], PRESETS)
+    return names[0] if names else None, rest
 
 
 def _check(arguments: Sequence[str]) -> None:

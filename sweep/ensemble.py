@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, PyTree
 
@@ -130,32 +130,44 @@ class Ensemble:
         return {name: nnx.split(_module(section))[0] for name, section in network.sections.items()}
 
     def init(self, traits: Traits) -> tuple[Parts, Parts]:
-        """The members' initial parameters, and their other variables (statistics, skip strengths)."""
-        built = {depth: self._build(depth, traits) for depth in self.groups}
+        """The members' initial parameters, and their other variables (statistics, skip strengths).
 
-        def assembled(kind: int, name: str) -> PyTree[Array]:
-            found = {depth: sections[name][kind] for depth, sections in built.items() if name in sections}
-            if name in self.layouts:
-                layers = {depth: getattr(self.outlines[depth], name).depth for depth in found}
-                return self.layouts[name].assemble([(layers[depth], arrays) for depth, arrays in found.items()])
-            return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found.values())
+        Every member is built as deep as the deepest, and keeps its own layers: a layer's weights depend on its key, not
+        on how many there are, and random bits are what takes long to compile.
+        """
 
-        params, rest = ({name: assembled(kind, name) for name in self.deepest.section_names} for kind in (0, 1))
-        return params, rest
-
-    def _build(self, depth: int, traits: Traits) -> dict[str, tuple[nnx.State, nnx.State]]:
-        """Parameters and other variables, by section, of all members of one depth, with a leading member axis."""
-
-        def build(seed: Array, *numbers: Array) -> dict[str, tuple[nnx.State, nnx.State]]:
-            network = self.structure.build(depth, init_key(seed, depth), *numbers)
+        def build(seed: Array, depth: Array, *numbers: Array) -> dict[str, tuple[nnx.State, nnx.State]]:
+            network = self.structure.build(max(self.groups), init_key(seed, depth), *numbers)
             found = {}
             for name, section in network.sections.items():
                 _, params, rest = nnx.split(_module(section), nnx.Param, ...)
                 found[name] = nnx.as_pure(params), nnx.as_pure(rest)
             return found
 
-        numbers = (traits.seed, traits.skip, traits.weight_std, traits.bias_std)
-        return jax.vmap(build)(*(jnp.asarray(number)[self.groups[depth]] for number in numbers))
+        depths = [member.depth for member in self.members[: self.size]]
+        numbers = (traits.seed, depths, traits.skip, traits.weight_std, traits.bias_std)
+        of_member = tuple(map(jnp.asarray, numbers))
+        queues = {name: Queue(layout.depths) for name, layout in self.layouts.items()}
+        starts = {name: jnp.asarray(queue.starts) for name, queue in queues.items()}
+        outline = jax.eval_shape(build, *(number[0] for number in of_member))
+
+        def body(made: Parts, at: tuple) -> tuple[Parts, Parts]:
+            starts, numbers = at
+            found = build(*numbers)
+            made = {name: queue.put(made[name], found[name], starts[name]) for name, queue in queues.items()}
+            return made, {name: arrays for name, arrays in found.items() if name not in queues}
+
+        rooms = {name: queue.room(outline[name]) for name, queue in queues.items()}
+        made, found = lax.scan(body, rooms, (starts, of_member))
+        for name, layout in self.layouts.items():
+            queue, arrays = queues[name], queues[name].unpadded(made[name])
+            if isinstance(layout, Staircase):
+                layers = ((queue.depths[group.start], group) for group in self.groups.values())
+                groups = [(count, queue.extract(arrays, group)) for count, group in layers if count]
+                arrays = tuple(zip(*layout.assemble(groups), strict=True))
+            found[name] = arrays
+        params, rest = ({name: found[name][kind] for name in self.deepest.section_names} for kind in (0, 1))
+        return params, rest
 
     def forward(
         self, graphs: dict[str, nnx.GraphDef], params: Parts, rest: Parts, x: Float[Array, "member batch *features"]

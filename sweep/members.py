@@ -134,7 +134,7 @@ def traits_of(members: Sequence[Member], shards: int) -> Traits:
     )
 
 
-def init_key(seed: int | Int[Array, ""], depth: int) -> Key[Array, ""]:
+def init_key(seed: int | Int[Array, ""], depth: int | Int[Array, ""]) -> Key[Array, ""]:
     """The key of the initial weights: by seed and depth only, so that kinds, norms and rates compare like with like."""
     return jax.random.fold_in(jax.random.split(jax.random.key(seed))[0], depth)
 

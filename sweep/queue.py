@@ -4,7 +4,7 @@ All layers of the first member stand before all of the second, stacked `[layer, 
 long as it is deep, so that one program serves all members and all depths.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,20 +32,8 @@ class Queue:
         """Every member's first layer."""
         return np.cumsum(self.depths) - self.depths
 
-    def assemble(self, groups: Sequence[tuple[int, PyTree[Array]]]) -> PyTree[Array]:
-        """The queue's arrays, `[layer, ...]`.
-
-        Args:
-          groups: all members that have layers, in order: how many layers, and arrays `[member, layer, ...]`.
-        """
-
-        def joined(*leaves: Array) -> Array:
-            return jnp.concatenate([leaf.reshape(-1, *leaf.shape[2:]) for leaf in leaves])
-
-        return jax.tree.map(joined, *(arrays for _, arrays in groups))
-
     def extract(self, arrays: PyTree[Array], members: slice) -> PyTree[Array]:
-        """The inverse of `assemble` for neighbours with as many layers, at least one: arrays `[member, layer, ...]`."""
+        """The layers of neighbours that have as many, at least one: arrays `[member, layer, ...]`."""
         layers = self.depths[members]
         start = self.starts[members.start]
         return jax.tree.map(
@@ -60,6 +48,11 @@ class Queue:
     def padded(self, arrays: PyTree[Array]) -> PyTree[Array]:
         """The arrays with room for a window that starts at the last member."""
         return jax.tree.map(lambda leaf: jnp.pad(leaf, [(0, max(self.depths))] + [(0, 0)] * (leaf.ndim - 1)), arrays)
+
+    def room(self, window: PyTree[Any]) -> PyTree[Array]:
+        """Padded arrays of zeros, into which windows shaped like this one can be put."""
+        layers = sum(self.depths) + max(self.depths)
+        return jax.tree.map(lambda leaf: jnp.zeros((layers, *leaf.shape[1:]), leaf.dtype), window)
 
     def unpadded(self, padded: PyTree[Array]) -> PyTree[Array]:
         """The inverse of `padded`."""

@@ -101,8 +101,8 @@ def show(results: Sequence[Result], console: Console) -> None:
         console.print(line, highlight=False)
 
 
-def write_json(results: Sequence[Result], path: Path) -> None:
-    """Environment and results as one JSON object."""
+def write_json(results: Sequence[Any], path: Path) -> None:
+    """Environment and results, dataclasses, as one JSON object."""
     path.write_text(
         json.dumps({"environment": environment(), "results": [asdict(r) for r in results]}, indent=2) + "\n"
     )

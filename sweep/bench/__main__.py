@@ -1,223 +1,146 @@
-"""`python -m sweep.bench`: a training step of a sweep's members, all together and as a loop over Flax networks.
+"""`python -m sweep.bench`: fathom's ensembles beside every other way to train many depths.
 
-Both ways start from the same weights and see the same batches, and their losses are compared. Takes the flags of
-`train.py`, and `--rounds`.
+All ways start from the same weights and see the same batches, and that they train to the same losses is checked. Each
+has a process of its own. The flags of `train.py` say what is trained.
 """
 
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import optax
-from flax import nnx
-from jax import Array
 from rich.console import Console
-from rich.table import Table
 
-from sweep.bench.unrolled import Unrolled
+from kernels.bench.command import Parser
+from kernels.bench.report import append_csv, environment, write_json
+from sweep.bench import growth
+from sweep.bench.compare import Result, compare
+from sweep.bench.report import plot, show
+from sweep.bench.way import Workload
+from sweep.bench.ways import LIMIT, OURS, WAYS
 from sweep.cli import parse
 from sweep.config import Config
 from sweep.data import Dataset, load
-from sweep.devices import use_every_core
-from sweep.engine import Engine, compile_quickly, put
-from sweep.ensemble import Ensemble
 from sweep.errors import UserError
-from sweep.members import Member, Structure
-from sweep.placement import shard_count
-from sweep.plan import structures_of
-from sweep.run import check_sizes, steps_in_a_call
+from sweep.run import check_sizes
 
-# Steps whose losses are compared member by member.
-_ALIKE = 3
-
-Take = Callable[[int, int], np.ndarray]
+_FULL = Config(nets=("residual",), norms=("batch",), seeds=(0, 1, 2, 3))
+_QUICK = replace(_FULL, depths=(2, 4, 8), seeds=(0, 1), steps=20)
 
 
-@dataclass(frozen=True)
-class Way:
-    """One way to train the members: `take(first, count)` takes steps of all, and returns `[step, member]` losses."""
-
-    take: Take
-    compile_seconds: float
-
-
-def ensemble(config: Config, structure: Structure, members: tuple[Member, ...], dataset: Dataset) -> Way:
-    """fathom: all members in one program, on all devices."""
-    shards = shard_count(members, jax.device_count())
-    together, data = Ensemble.of(structure, members, shards), put(dataset, shards)
-    engine = Engine(config, together)
-    init = compile_quickly(engine.init.lower(engine, together.traits, len(data.train_labels)))
-    box = [init(together.traits)]
-    started = time.perf_counter()
-    train = engine.train.lower(engine, box[0], data, jnp.int32(0)).compile()
-    seconds = time.perf_counter() - started
-
-    def take(first: int, count: int) -> np.ndarray:
-        del first  # the state counts
-        box[0], losses = train(box[0], data, jnp.int32(count))
-        return together.by_member(jnp.swapaxes(losses, 1, 2), members)[:, :count].T
-
-    return Way(take, seconds)
+def _parser() -> Parser:
+    parser = Parser(
+        prog="python -m sweep.bench",
+        description="Times fathom's training of many depths against what one would use instead.",
+        epilog="Other flags are train.py's (python train.py --help) and say what is trained; by default residual MLPs "
+        "with batch norm of the quickstart's depths, four seeds.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--only", nargs="+", choices=list(WAYS), metavar="NAME", help=", ".join(WAYS))
+    parser.add_argument("--width", nargs="+", type=int, help="a comparison for each (default: 64 128)")
+    parser.add_argument("--rounds", type=int, help="turns of every way (default: 7)")
+    parser.add_argument("--quick", action="store_true", help="three depths, two seeds, one width, three turns")
+    parser.add_argument("--growth", action="store_true", help="instead: how fathom's cost grows with a sweep's size")
+    parser.add_argument("--json", type=Path, help="write the results there")
+    parser.add_argument("--csv", type=Path, help="append the results there")
+    parser.add_argument("--plot", type=Path, help="draw the results there")
+    return parser
 
 
-def flax_loop(config: Config, structure: Structure, members: tuple[Member, ...], dataset: Dataset) -> Way:
-    """A Python loop over unrolled Flax networks; those of one kind and depth share a program."""
-    together, data = Ensemble.of(structure, members), put(dataset)
-    engine = Engine(config, together)
-    traits = jax.tree.map(lambda array: array[0], together.traits)
-    optimizer = optax.sgd(config.learning_rates[0], momentum=config.momentum)
-    programs: dict[tuple[str, int], Any] = {}
-    states: list[Any] = []
-    started = time.perf_counter()
-    seconds = 0.0
-    batch = jax.jit(lambda order, step: engine.batch(traits, order, step, data))
-    order = jnp.zeros((len(traits.seeds), len(data.train_labels)), jnp.int32)
-    batch = batch.lower(order, jnp.int32(0)).compile()
-    example = batch(order, jnp.int32(0))
-    seconds += time.perf_counter() - started
-    for member in together.members:
-        graphdef, params, rest = nnx.split(Unrolled(member.build(structure)), nnx.Param, ...)
-        params, rest = nnx.as_pure((params, rest))
-        states.append((params, rest, optimizer.init(params)))
-        kind = member.net, member.depth
-        if kind not in programs:
-            started = time.perf_counter()
-            one = jax.jit(_flax_step(graphdef, optimizer), donate_argnums=0)
-            programs[kind] = one.lower(states[-1], example[1][0], example[2][0]).compile()
-            seconds += time.perf_counter() - started
-    box = [order]
-
-    def take(first: int, count: int) -> np.ndarray:
-        losses = []
-        for index in range(first, first + count):
-            box[0], x, labels = batch(box[0], jnp.int32(index))
-            for i, member in enumerate(together.members):
-                states[i], loss = programs[member.net, member.depth](states[i], x[i], labels[i])
-                losses.append(loss)
-        by_step = jnp.stack(losses).reshape(count, len(together.members))
-        return together.by_member(by_step.T[None], members).T
-
-    return Way(take, seconds)
+def missing(name: str, config: Config) -> str:
+    """Why a way is not measured unless it is asked for by name; empty if it is."""
+    if name == OURS:
+        return ""
+    if config.arch != "mlp" and name not in ("unrolled", "torch", "torch compiled", LIMIT):
+        return "XLA's vmapped and scanned convolutions take minutes on CPUs"
+    return impossible(name, config)
 
 
-def _flax_step(graphdef: nnx.GraphDef, optimizer: optax.GradientTransformation) -> Callable[..., Any]:
-    def step(state: Any, x: Array, labels: Array) -> Any:
-        params, rest, moments = state
-
-        def loss(params: nnx.State) -> Any:
-            model = nnx.merge(graphdef, params, rest)
-            by_sample = optax.softmax_cross_entropy_with_integer_labels(model(x), labels)
-            return by_sample.mean(), nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param)))
-
-        (value, updated), gradients = jax.value_and_grad(loss, has_aux=True)(params)
-        updates, moments = optimizer.update(gradients, moments, params)
-        return (optax.apply_updates(params, updates), updated, moments), value
-
-    return step
-
-
-WAYS: dict[str, Callable[[Config, Structure, tuple[Member, ...], Dataset], Way]] = {
-    "fathom": ensemble,
-    "loop over Flax networks": flax_loop,
-}
-
-
-def compare(config: Config, rounds: int, console: Console) -> dict[str, tuple[np.ndarray, float]]:
-    """Seconds a step in every turn of every way, and its seconds of compilation.
-
-    A turn takes as many steps as a call of a run would.
-
-    Raises:
-      UserError: the settings are not those that both ways have.
-    """
-    if (config.optimizer, config.schedule, config.warmup_steps) != ("sgd", "constant", 0) or config.weight_decay:
-        raise UserError("sweep.bench compares SGD at a constant rate; drop --optimizer, --schedule and --weight-decay")
-    if len(config.norms) != 1 or len(config.learning_rates) != 1:
-        raise UserError("sweep.bench takes one of --norms and one of --learning-rates")
-    dataset = load(config.dataset, config.data_dir)
-    check_sizes(config, dataset)
-    ((structure, members),) = structures_of(config, dataset.image_shape, dataset.classes).items()
-    use_every_core()
-    ways = {}
-    for name, make in WAYS.items():
-        with console.status(f"compiling {name}"):
-            ways[name] = make(config, structure, members, dataset)
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    step, count = 0, 1
-    for turn in range(rounds + 2):
-        losses = {}
-        for name, way in ways.items():
-            started = time.perf_counter()
-            losses[name] = way.take(step, count)
-            times[name].append((time.perf_counter() - started) / count)
-        ours, theirs = losses.values()
-        for i, (our, their) in enumerate(zip(ours, theirs, strict=True), start=step):
-            _check_alike(i, our, their)
-        step += count
-        if turn == 1:  # the turn before touched everything for the first time
-            count = steps_in_a_call(times["fathom"][1])
-    return {name: (np.asarray(times[name][2:]), ways[name].compile_seconds) for name in ways}
-
-
-def _check_alike(step: int, ours: np.ndarray, theirs: np.ndarray) -> None:
-    """Ends a comparison of two ways that do not train the same networks.
-
-    Rounding, the only difference there may be, grows at every step of a deep network's training: the first steps are
-    compared member by member, those after them by the median over members, to a tenth of a nat.
-
-    Raises:
-      RuntimeError: their losses before a step differ.
-    """
-    if step < _ALIKE:
-        alike = np.allclose(ours, theirs, rtol=1e-4 * 4**step, equal_nan=True)
-    else:
-        alike = np.isclose(np.nanmedian(ours), np.nanmedian(theirs), rtol=0, atol=0.1)
-    if not alike:
-        raise RuntimeError(f"the losses of step {step} differ: {ours} and {theirs}")
-
-
-def _rounds(arguments: list[str]) -> tuple[int, list[str]]:
-    """How many rounds are asked for, and the other arguments."""
-    if "--rounds" not in arguments:
-        return 7, arguments
-    at = arguments.index("--rounds")
-    if at + 1 == len(arguments):
-        raise UserError("--rounds is empty; give a value")
-    given = arguments[at + 1]
-    if not given.isdecimal() or int(given) < 1:
-        raise UserError(f"--rounds takes a whole number of at least 1, got {given!r}")
-    return int(given), arguments[:at] + arguments[at + 2 :]
+def impossible(name: str, config: Config) -> str:
+    """Why a way cannot be measured; empty if it can."""
+    if name in ("torch", "torch compiled", LIMIT) and config.arch != "mlp":
+        return "it is written for MLPs only"
+    if name.startswith("torch") and find_spec("torch") is None:
+        return "PyTorch is not installed"
+    if name == "torch compiled" and not any(map(which, ("c++", "g++", "clang++"))):
+        return "there is no C++ compiler"
+    return ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the benchmark as the command line says; returns the exit code."""
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    """Runs the benchmark as the command line says; returns the exit code: 0 done, 2 a mistake, 130 interrupted."""
+    parser = _parser()
+    asked, others = parser.parse_known_args(arguments)
+    asked.rounds = asked.rounds if asked.rounds is not None else 3 if asked.quick else 7
+    parser.check(asked)
+    console = Console(width=None if sys.stdout.isatty() else 140)
     try:
-        rounds, arguments = _rounds(arguments)
-        found = compare(parse(arguments), rounds, console)
+        config = parse(others, _QUICK if asked.quick else _FULL)
+        dataset = load(config.dataset, config.data_dir)
+        check_sizes(config, dataset)
+        widths = asked.width or ([64] if asked.quick else [64, 128])
+        workloads = {f"width {width}": Workload.of(replace(config, width=width), dataset) for width in widths}
+        for name in asked.only or ():
+            if reason := impossible(name, config):
+                raise UserError(f"--only: {name} cannot run: {reason}")
     except UserError as error:
-        print(f"python -m sweep.bench: error: {error}", file=sys.stderr)
-        return 2
-    ours = np.median(found["fathom"][0]), found["fathom"][1]
-    drawn = Table("", "step, s", "quartiles", "times fathom's", "compile, s", "times fathom's")
-    for name, (seconds, compiling) in found.items():
-        lower, median, upper = np.percentile(seconds, (25, 50, 75))
-        drawn.add_row(
-            name,
-            f"{median:.3f}",
-            f"{lower:.3f} - {upper:.3f}",
-            f"{median / ours[0]:.2f}",
-            f"{compiling:.1f}",
-            f"{compiling / ours[1]:.2f}",
-        )
-    console.print(drawn)
+        parser.error(str(error))
+    console.print("  ".join(f"{key} {value}" for key, value in environment().items() if value), highlight=False)
+    try:
+        if asked.growth:
+            _growth(replace(config, width=widths[0]), dataset, asked, console)
+        else:
+            _comparison(config, workloads, asked, console)
+    except KeyboardInterrupt:
+        return 130
     return 0
+
+
+def _comparison(config: Config, workloads: dict[str, Workload], asked: Namespace, console: Console) -> None:
+    reasons = {name: "" if asked.only else missing(name, config) for name in asked.only or WAYS}
+    for name, reason in reasons.items():
+        if reason:
+            console.print(f"without {name}: {reason}", highlight=False)
+    names = [name for name, reason in reasons.items() if not reason]
+    results: list[Result] = []
+    for label, workload in workloads.items():
+        found = _watched(compare(workload, label, names, asked.rounds), console)
+        results += found
+        if asked.csv:  # as it is measured: an interrupt loses one workload, not all
+            append_csv(found, asked.csv)
+    show(results, console)
+    if asked.json:
+        write_json(results, asked.json)
+    if asked.plot:
+        plot(results, asked.plot)
+
+
+def _growth(config: Config, dataset: Dataset, asked: Namespace, console: Console) -> None:
+    points = _watched(growth.measure(config, dataset, asked.rounds, asked.quick), console)
+    console.print(growth.table(points))
+    for line in growth.summary(points):
+        console.print(line, highlight=False)
+    if asked.csv:
+        append_csv(points, asked.csv)
+    if asked.json:
+        write_json(points, asked.json)
+    if asked.plot:
+        growth.plot(points, asked.plot)
+
+
+def _watched(measuring: Iterator[str | list], console: Console) -> list:
+    """What a measurement yields last; what it yields before shows what it is at."""
+    found: list = []
+    with console.status("") as status:
+        for doing in measuring:
+            if isinstance(doing, str):
+                status.update(doing)
+            else:
+                found = doing
+    return found
 
 
 if __name__ == "__main__":

@@ -1,34 +1,119 @@
 """The benchmarks on what is too small to mean anything: that they run, compare the same thing, and refuse mistakes."""
 
 import csv
+import json
 import re
+from dataclasses import replace
+from importlib.util import find_spec
 
+import numpy as np
 import pytest
 
 from kernels.bench.convolutions import main as convolutions
+from sweep import Config
 from sweep.bench.__main__ import main as sweep_bench
+from sweep.bench.compare import check_alike
+from sweep.bench.products import products
+from sweep.bench.way import Workload
+from sweep.bench.ways import LIMIT, OURS, WAYS
+from sweep.bench.worker import Worker, WorkerError
+from sweep.data import load
+from sweep.flops import count_flops
 
-SMALL = ["--arch", "cnn", "--norms", "batch", "--depths", "8", "--width", "2"]
-SMALL += ["--seeds", "0", "--batch-size", "8", "--probe-batch-size", "8"]
+MLPS = Config(nets=("residual",), norms=("batch",), depths=(1, 3), seeds=(3, 0), width=6, batch_size=8, steps=5)
+CNNS = replace(MLPS, arch="cnn", nets=("plain", "residual"), depths=(8,), width=2)
+FEW = ["--depths", "1", "2", "--seeds", "0", "--width", "4", "--batch-size", "8", "--steps", "3"]
 
 
-def test_a_sweep_beside_a_loop(capsys):
-    assert sweep_bench([*SMALL, "--rounds", "1"]) == 0
-    assert re.search(r"loop over Flax networks .* \d", capsys.readouterr().out)
+def workload(config):
+    return Workload.of(config, load("digits", None))
+
+
+@pytest.mark.parametrize("name", [name for name in WAYS if name not in (OURS, LIMIT, "torch compiled")])
+@pytest.mark.parametrize(
+    "config",
+    [MLPS, replace(MLPS, norms=("none",), order="pre", activation="gelu"), CNNS],
+    ids=["post", "pre without norm", "cnn"],
+)
+def test_every_way_trains_the_same_networks(double, config, name):
+    if name == "torch" and (find_spec("torch") is None or config.arch != "mlp"):
+        pytest.skip("PyTorch is not installed, or the networks are not MLPs")
+    ours, theirs = (WAYS[way](workload(config))().take(0, config.steps) for way in (OURS, name))
+    assert ours.shape == (5, 4)
+    np.testing.assert_allclose(theirs, ours, rtol=1e-8)
+
+
+def test_a_way_goes_on_where_it_stopped(double):
+    at_once, in_parts = (WAYS[OURS](workload(MLPS))() for _ in range(2))
+    parts = np.concatenate([in_parts.take(0, 2), in_parts.take(2, 3)])
+    np.testing.assert_allclose(parts, at_once.take(0, 5), rtol=1e-12)
+
+
+def test_products_are_counted():
+    """Two per multiplication, forward and both gradients; the stem's input has none."""
+    of_layers = 2 * 8 * (64 * 6 * 2 + 6 * 10 * 3) * 2 + 2 * 8 * 6 * 6 * 3 * (1 + 3)
+    assert products(workload(MLPS)) == of_layers * len(MLPS.seeds)
+
+
+def test_the_limit_computes_all_products_and_nothing_else():
+    start = WAYS[LIMIT](workload(MLPS))()
+    program = start._run.as_text()  # of one device, which here has every fourth of the members
+    assert count_flops(program) > 0
+    assert not re.search(r"\b(sqrt|rsqrt|maximum|exponential|divide)\(", program)
+
+
+@pytest.mark.parametrize("way", ["unrolled", "a loop"])
+def test_different_losses_end_it(way):
+    ours = np.ones((6, 3))
+    check_alike(way, ours, ours + 1e-6)
+    with pytest.raises(RuntimeError, match=f"of fathom and of {way} differ at step 4"):
+        check_alike(way, ours, ours + 0.2 * (np.arange(6) == 4)[:, None])
+    with pytest.raises(RuntimeError, match="at step 0"):
+        check_alike(way, ours, ours * [1, 1, 1.001])
+
+
+def test_a_ways_failure_is_told():
+    with pytest.raises(WorkerError, match="KeyError: 'no such way'"):
+        Worker("no such way", workload(MLPS))
+
+
+def test_a_comparison(tmp_path, capsys):
+    paths = {kind: tmp_path / f"results.{kind}" for kind in ("json", "csv", "png")}
+    files = ["--json", str(paths["json"]), "--csv", str(paths["csv"]), "--plot", str(paths["png"])]
+    assert sweep_bench([*FEW, *files, "--only", OURS, "unrolled", LIMIT, "--rounds", "2"]) == 0
+    assert re.search(r"unrolled takes \d+\.\d\d times as long a step", capsys.readouterr().out)
+    rows = json.loads(paths["json"].read_text())["results"]
+    assert [row["way"] for row in rows] == [OURS, "unrolled", LIMIT]
+    assert all(0 < row["compile_seconds"] < row["cold_seconds"] and row["peak_bytes"] > 1e8 for row in rows)
+    with paths["csv"].open() as file:
+        assert [row["way"] for row in csv.DictReader(file)] == [OURS, "unrolled", LIMIT]
+    assert paths["png"].stat().st_size > 1000
+
+
+def test_growth(tmp_path, capsys):
+    figure = tmp_path / "growth.png"
+    assert sweep_bench([*FEW, "--growth", "--quick", "--rounds", "1", "--plot", str(figure)]) == 0
+    assert "us a layer of a member" in capsys.readouterr().out
+    assert figure.stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--norms", "batch", "none"], "sweep.bench takes one of --norms"),
-        (["--norms", "batch", "--optimizer", "adam"], "sweep.bench compares SGD at a constant rate"),
-        (["--norms", "batch", "--rounds", "none"], "--rounds takes a whole number of at least 1, got 'none'"),
-        (["--norms", "batch", "--rounds"], "--rounds is empty; give a value"),
+        (["--optimizer", "adam"], "sweep.bench compares SGD at a constant rate"),
+        (["--rounds", "none"], "argument --rounds: invalid int value: 'none'"),
+        (["--rounds", "0"], "argument --rounds: expected at least 1, got 0"),
         (["--dephts", "2"], "unknown flag '--dephts'"),
+        (["--width", "0"], "--width must be at least 1"),
+        (["--only", "fathm"], "argument --only: invalid choice: 'fathm'"),
+        (["--arch", "cnn", "--depths", "8", "--only", LIMIT], f"--only: {LIMIT} cannot run: it is written for MLPs"),
+        (["--plot", "no/such/folder.png"], "argument --plot: there is no folder no/such"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, capsys):
-    assert sweep_bench(arguments) == 2
+    with pytest.raises(SystemExit, match="2"):
+        sweep_bench(arguments)
     error = capsys.readouterr().err
     assert error.startswith("python -m sweep.bench: error: " + message)
     assert error.count("\n") == 1

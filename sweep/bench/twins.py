@@ -1,4 +1,4 @@
-"""A network as one would write it in Flax: layers in a Python list, `flax.nnx.BatchNorm`, XLA's own convolutions."""
+"""The same networks as one would write them in Flax: `flax.nnx.BatchNorm`, XLA's own convolutions."""
 
 from functools import partial
 from typing import Any, cast
@@ -26,7 +26,7 @@ class FlaxNorm(nnx.Module):
 
 
 class Unrolled(nnx.Module):
-    """The same network with the same parameters, one module a layer."""
+    """The same network with the same parameters, one module a layer in a Python list."""
 
     def __init__(self, network: Network):
         layers: list[nnx.Module] = []
@@ -40,7 +40,7 @@ class Unrolled(nnx.Module):
             else:
                 layers.append(nnx.clone(section))
         for layer in layers:
-            _as_in_flax(layer)
+            _in_flax(layer)
         self.layers = nnx.List(layers)
 
     def __call__(self, x: Array) -> Array:
@@ -49,7 +49,14 @@ class Unrolled(nnx.Module):
         return x
 
 
-def _as_in_flax(module: nnx.Module) -> None:
+def scanned(network: Network) -> Network:
+    """The same network with the same parameters, its stacks run by `lax.scan`."""
+    network = nnx.clone(network)
+    _in_flax(network)
+    return network
+
+
+def _in_flax(module: nnx.Module) -> None:
     """Puts Flax's and XLA's own parts in the place of fathom's, wherever they are in a module."""
     for name, part in list(vars(module).items()):
         if isinstance(part, BatchNorm):
@@ -58,7 +65,7 @@ def _as_in_flax(module: nnx.Module) -> None:
             stride = cast(Strided, part.conv_general_dilated).stride
             part.conv_general_dilated = partial(_convolve, stride)
         elif isinstance(part, nnx.Module):
-            _as_in_flax(part)
+            _in_flax(part)
 
 
 def _convolve(stride: int, x: Array, w: Array, *unit_strides_and_padding: Any, **settings: Any) -> Array:

@@ -1,0 +1,116 @@
+"""Ways side by side: cold starts one after another, then turns in alternation."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from sweep.bench.products import products
+from sweep.bench.way import Workload
+from sweep.bench.ways import LIMIT, OURS
+from sweep.bench.worker import Cold, Worker
+
+# Seconds that a turn lasts, in whole steps.
+_TURN = 3.0
+# Steps whose losses are compared member by member.
+_ALIKE = 3
+
+
+@dataclass(frozen=True)
+class Result:
+    """One way's numbers on one workload.
+
+    Attributes:
+      workload, way: which.
+      step, lower_quartile, upper_quartile: seconds a step of all members, median and quartiles over turns.
+      compile_seconds: of a cold start.
+      steps, cold_seconds: a cold start's steps, and until when they were done.
+      peak_bytes: the most memory in use in the cold start.
+      gigaflops: matrix products' operations a second of a median step, in 10⁹.
+      share_of_limit: the products' own time over the step's, NaN where it was not measured.
+    """
+
+    workload: str
+    way: str
+    step: float
+    lower_quartile: float
+    upper_quartile: float
+    compile_seconds: float
+    steps: int
+    cold_seconds: float
+    peak_bytes: int
+    gigaflops: float
+    share_of_limit: float
+
+
+def compare(workload: Workload, label: str, names: Sequence[str], rounds: int) -> Iterator[str | list[Result]]:
+    """Measures the named ways; yields what it is doing, and at last the results.
+
+    Raises:
+      WorkerError: a way failed.
+      RuntimeError: two ways do not train to the same losses.
+    """
+    steps = workload.config.steps
+    operations = products(workload)
+    colds: dict[str, Cold] = {}
+    with ExitStack() as stack:
+        workers: dict[str, Worker] = {}
+        for name in names:
+            yield f"{label}: {name}, {steps} steps from a cold start"
+            workers[name] = stack.enter_context(closing(Worker(name, workload)))
+            colds[name] = workers[name].cold(steps)
+            if OURS in colds and name not in (OURS, LIMIT):
+                check_alike(name, colds[OURS].losses, colds[name].losses)
+        counts = {
+            name: int(np.clip(_TURN * steps / (cold.seconds - cold.compile_seconds), 1, 1000))
+            for name, cold in colds.items()
+        }
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for turn in range(rounds):
+            yield f"{label}: turn {turn + 1} of {rounds}"
+            for name, worker in workers.items():
+                times[name].append(worker.turn(counts[name]) / counts[name])
+    limit = float(np.median(times.get(LIMIT, [np.nan])))
+    results = []
+    for name, cold in colds.items():
+        lower, median, upper = np.percentile(times[name], (25, 50, 75)).tolist()
+        results.append(
+            Result(
+                label,
+                name,
+                median,
+                lower,
+                upper,
+                cold.compile_seconds,
+                steps,
+                cold.seconds,
+                cold.peak_bytes,
+                operations / median / 1e9,
+                limit / median,
+            )
+        )
+    yield results
+
+
+def check_alike(name: str, ours: Float[np.ndarray, "step member"], theirs: Float[np.ndarray, "step member"]) -> None:
+    """Ends a comparison with a way that does not train the same networks.
+
+    Rounding, the only difference there may be, grows in a network with its depth and at every step: the losses before
+    the first step are compared member by member, those of the next two by the median of the differences, and all
+    others by the difference of the medians, to a tenth of a nat. (Tests compare every loss, in double precision.)
+
+    Raises:
+      RuntimeError: their losses differ.
+    """
+    for step, (our, their) in enumerate(zip(ours, theirs, strict=True)):
+        apart = np.abs(our - their) / np.abs(our)
+        if step == 0:
+            alike = (apart < 1e-4).all()
+        elif step < _ALIKE:
+            alike = np.nanmedian(apart) < 1e-4 * 4**step
+        else:
+            alike = abs(np.nanmedian(our) - np.nanmedian(their)) < 0.1
+        if not alike:
+            raise RuntimeError(f"the losses of fathom and of {name} differ at step {step}: {our} and {their}")
