@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 from jax.stages import Compiled, Lowered
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int, PyTree, UInt8
 
 from sweep.augmentations import AUGMENTATIONS
 from sweep.config import Config
@@ -119,14 +119,23 @@ class Engine:
         return over_shards(lambda traits, _: self.initial(traits, train_samples), self.ensemble.shards)(traits, ())
 
     def gradients(
-        self, params: Parts, rest: Parts, x: Array, labels: Array
-    ) -> tuple[Parts, tuple[Float[Array, " member"], Parts]]:
-        """Each member's gradient of its own batch's mean loss; with it the losses and the updated variables."""
+        self, params: Parts, rest: Parts, x: Array, labels: Array, kept: PyTree[Array]
+    ) -> tuple[Parts, tuple[Float[Array, " member"], Parts, PyTree[Array]]]:
+        """Each member's gradient of its own batch's mean loss; with it the losses, the updated variables, and `kept`.
+
+        The memory that a step works in, `kept`, comes from `room` and goes from step to step: new memory is filled with
+        zeros first.
+        """
 
         def loss(logits: Array, labels: Array) -> Array:
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
-        return self.ensemble.gradients(self.ensemble.graphs(training=True), loss, params, rest, x, labels)
+        return self.ensemble.gradients(self.ensemble.graphs(training=True), loss, params, rest, x, labels, kept)
+
+    def room(self, state: TrainState, data: Data) -> PyTree[Array]:
+        """Memory for the `gradients` of a step."""
+        _, x, _ = jax.eval_shape(self.batch, state.traits, state.order, state.step, data)
+        return self.ensemble.room(self.ensemble.graphs(training=True), state.params, state.rest, x)
 
     def batch(self, traits: Traits, order: Array, step: Array, data: Data) -> tuple[Array, Array, Array]:
         """The step's order, inputs and labels, by member: each seed shuffles anew in every epoch and drops the rest.
@@ -155,10 +164,12 @@ class Engine:
         x = jax.vmap(augmented)(seeds, data.inputs(data.train_images[rows]))
         return order, x[place], data.train_labels[rows][place]
 
-    def step(self, state: TrainState, data: Data) -> tuple[TrainState, Float[Array, " member"]]:
-        """One step of every member, and the losses before it."""
+    def step(
+        self, state: TrainState, data: Data, kept: PyTree[Array]
+    ) -> tuple[TrainState, Float[Array, " member"], PyTree[Array]]:
+        """One step of every member, the losses before it, and `kept`."""
         order, x, labels = self.batch(state.traits, state.order, state.step, data)
-        gradients, (losses, rest) = self.gradients(state.params, state.rest, x, labels)
+        gradients, (losses, rest, kept) = self.gradients(state.params, state.rest, x, labels, kept)
         directions, moments = self.optimizer.update(gradients, state.moments, state.params)
         config = self.config
         # optax computes a whole step's share in float32; a float's in its own precision.
@@ -169,7 +180,7 @@ class Engine:
         state = state._replace(
             params=cast(Parts, params), rest=rest, moments=moments, step=state.step + 1, order=order, diverged=diverged
         )
-        return state, losses
+        return state, losses, kept
 
     @partial(jax.jit, static_argnums=0, donate_argnums=1)
     def train(
@@ -180,13 +191,13 @@ class Engine:
         def take(state: TrainState, shared: tuple[Data, Array]) -> tuple[TrainState, Array]:
             data, steps = shared
 
-            def body(i: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
-                state, history = carry
-                state, losses = self.step(state, data)
-                return state, history.at[i].set(losses)
+            def body(i: Array, carry: tuple[TrainState, Array, PyTree[Array]]) -> tuple:
+                state, history, kept = carry
+                state, losses, kept = self.step(state, data, kept)
+                return state, history.at[i].set(losses), kept
 
             history = jnp.full((STEPS_PER_CALL, self.ensemble.size), jnp.nan, data.mean.dtype)
-            return lax.fori_loop(0, steps, body, (state, history))
+            return lax.fori_loop(0, steps, body, (state, history, self.room(state, data)))[:2]
 
         return over_shards(take, self.ensemble.shards)(state, (data, steps))
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -192,17 +193,50 @@ class Ensemble:
         rest: Parts,
         x: Float[Array, "member batch *features"],
         labels: Int[Array, "member batch"],
-    ) -> tuple[Parts, tuple[Float[Array, " member"], Parts]]:
-        """Each member's gradient of the loss of its own batch; with it the losses and the updated variables."""
+        kept: PyTree[Array],
+    ) -> tuple[Parts, tuple[Float[Array, " member"], Parts, PyTree[Array]]]:
+        """Each member's gradient of the loss of its own batch.
+
+        Args:
+          graphs, loss, params, rest, x, labels: as one would think.
+          kept: memory from `room`, or what another call returned as such.
+
+        Returns:
+          The gradients; the losses, the updated variables, and the memory for the next call, which overwrites the
+            gradients.
+        """
         if self.one_at_a_time:
-            return serial.gradients(self._queues, graphs, loss, params, rest, x, labels)
+            return serial.gradients(self._queues, graphs, loss, params, rest, x, labels, kept)
 
-        def total(params: Parts) -> tuple[Array, tuple[Array, Parts]]:
-            logits, updated = self.forward(graphs, params, rest, x)
-            losses = jax.vmap(loss)(logits, labels)
-            return losses.sum(), (losses, updated)
+        def total(params: Parts) -> tuple[Array, tuple[Array, Parts, dict[str, Any]]]:
+            h, updated, rooms = x, {}, {}
+            for name, graph in graphs.items():
+                module = partial(step, graph)
+                if isinstance(layout := self.layouts.get(name), Staircase):
+                    h, updated[name], rooms[name] = layout.climb(module, params[name], rest[name], h, kept[name])
+                else:
+                    h, updated[name] = jax.vmap(module)(params[name], rest[name], h)
+            losses = jax.vmap(loss)(h, labels)
+            return losses.sum(), (losses, updated, rooms)
 
-        return jax.grad(total, has_aux=True)(params)
+        gradients, (losses, updated, rooms) = jax.grad(total, has_aux=True)(params)
+        kept = {name: tuple(zip(rooms[name], gradients[name], strict=True)) for name in rooms}
+        return gradients, (losses, updated, kept)
+
+    def room(self, graphs: dict[str, nnx.GraphDef], params: Parts, rest: Parts, x: Any) -> PyTree[Array]:
+        """Memory for what `gradients` keeps between its forward and its backward pass, for inputs like `x`."""
+        if self.one_at_a_time:
+            return serial.room(self._queues, graphs, params, rest, x)
+        found = {}
+        for name, graph in graphs.items():
+            module = partial(step, graph)
+            if isinstance(layout := self.layouts.get(name), Staircase):
+                found[name] = layout.room(module, params[name], rest[name], x)
+                run: Callable = partial(layout.run, module)
+            else:
+                run = jax.vmap(module)
+            x, _ = jax.eval_shape(run, params[name], rest[name], x)
+        return found
 
     def extract(self, parts: Parts, depth: int) -> dict[str, PyTree[Array]]:
         """The arrays of the members of one depth by section, each with a leading member axis."""

@@ -15,12 +15,15 @@ from jax import Array, lax
 from jaxtyping import Float, PyTree
 
 from nets.stack import step
-from sweep.queue import Queue, climb, room
+from sweep.climb import Layer, Room, ascend, climb, room_for
+from sweep.queue import Queue
 
 # An ensemble's arrays by section: parameters, statistics, gradients and optimizer moments all come in this shape. A
 # stack's are as its layout has them, a single module's `[member, ...]`; of one member, a window of a queue, or its own.
 Parts = dict[str, Any]
 Graphs = dict[str, nnx.GraphDef]
+# By section that is a stack, where the derivative may write what it keeps, and the gradients.
+Kept = dict[str, tuple[Room, PyTree[Array]]]
 
 
 def forward(
@@ -28,11 +31,14 @@ def forward(
 ) -> tuple[Float[Array, "member batch classes"], Parts]:
     """All members' logits, each on its own batch, and their updated variables."""
 
-    def member(kept: Parts, params: Parts, rest: Parts, layers: dict[str, Array], x: Array) -> tuple:
-        logits, updated, kept = _member(graphs, params, rest, layers, x, kept)
-        return kept, (updated,), logits
+    def member(state: None, params: Parts, rest: Parts, layers: dict[str, Array], x: Array) -> tuple:
+        def stack(name: str, module: Layer, h: Array) -> tuple:
+            return ascend(module, params[name], rest[name], layers[name], h)
 
-    (updated,), logits = _each(queues, member, {name: [] for name in queues}, (rest,), params, rest, x)
+        logits, updated = _member(graphs, params, rest, {name: partial(stack, name) for name in queues}, x)
+        return state, (updated,), logits
+
+    (updated,), logits, _ = _each(queues, member, None, (rest,), params, rest, x)
     return logits, updated
 
 
@@ -44,50 +50,55 @@ def gradients(
     rest: Parts,
     x: Float[Array, "member batch *features"],
     labels: Array,
-) -> tuple[Parts, tuple[Float[Array, " member"], Parts]]:
-    """Each member's gradient of the loss of its own logits and labels; with it the losses and the updated variables."""
+    kept: Kept,
+) -> tuple[Parts, tuple[Float[Array, " member"], Parts, Kept]]:
+    """Each member's gradient of the loss of its own logits and labels, as `Ensemble.gradients` has it."""
 
-    def member(kept: Parts, params: Parts, rest: Parts, layers: dict[str, Array], rows: tuple[Array, Array]) -> tuple:
+    def member(kept: Kept, params: Parts, rest: Parts, layers: dict[str, Array], rows: tuple[Array, Array]) -> tuple:
         x, labels = rows
 
-        def of(params: Parts) -> tuple[Array, tuple[Parts, Parts]]:
-            logits, updated, filled = _member(graphs, params, rest, layers, x, kept)
-            return loss(logits, labels), (updated, filled)
+        def of(params: Parts) -> tuple[Array, tuple[Parts, dict[str, Room]]]:
+            rooms: dict[str, Room] = {}
 
-        (value, (updated, filled)), gradient = jax.value_and_grad(of, has_aux=True)(params)
-        return filled, (gradient, updated), value
+            def stack(name: str, module: Layer, h: Array) -> tuple:
+                h, updated, rooms[name] = climb(module, params[name], rest[name], layers[name], h, *kept[name])
+                return h, updated
 
-    kept = _room(queues, graphs, params, rest, x[0])
-    (found, updated), losses = _each(queues, member, kept, (params, rest), params, rest, (x, labels))
-    return found, (losses, updated)
+            logits, updated = _member(graphs, params, rest, {name: partial(stack, name) for name in queues}, x)
+            return loss(logits, labels), (updated, rooms)
 
+        (value, (updated, rooms)), gradient = jax.value_and_grad(of, has_aux=True)(params)
+        return {name: (rooms[name], gradient[name]) for name in queues}, (gradient, updated), value
 
-def _member(
-    graphs: Graphs, params: Parts, rest: Parts, layers: dict[str, Array], x: Array, kept: Parts
-) -> tuple[Array, Parts, Parts]:
-    """One network: its logits, its variables updated, and what the backward pass needs of its stacks."""
-    updated, filled = {}, {}
-    for name, graph in graphs.items():
-        module = partial(step, graph)
-        if name in layers:
-            after: Any = climb(module, params[name], rest[name], layers[name], x, kept[name])
-            x, updated[name], filled[name] = after
-        else:
-            x, updated[name] = module(params[name], rest[name], x)
-    return x, updated, filled
+    (found, updated), losses, kept = _each(queues, member, kept, (params, rest), params, rest, (x, labels))
+    return found, (losses, updated, kept)
 
 
-def _room(queues: Mapping[str, Queue], graphs: Graphs, params: Parts, rest: Parts, x: Array) -> Parts:
-    """Memory for what the backward pass of the deepest member needs of its stacks."""
-    found: Parts = {}
+def room(queues: Mapping[str, Queue], graphs: Graphs, params: Parts, rest: Parts, x: Any) -> Kept:
+    """What `gradients` needs for batches like `x`: memory for the stacks of the deepest member."""
+    found: Kept = {}
+    h = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
     for name, graph in graphs.items():
         module = partial(step, graph)
         if name in queues:
-            found[name] = room(module, params[name], rest[name], max(queues[name].depths), x)
+            layers = max(queues[name].depths)
+            gradients = jax.tree.map(lambda leaf, n=layers: jnp.zeros((n, *leaf.shape[1:]), leaf.dtype), params[name])
+            found[name] = room_for(module, params[name], rest[name], layers, h), gradients
         else:
             first = jax.tree.map(lambda leaf: leaf[0], (params[name], rest[name]))
-            x, _ = jax.eval_shape(module, *first, x)
+            h, _ = jax.eval_shape(module, *first, h)
     return found
+
+
+def _member(
+    graphs: Graphs, params: Parts, rest: Parts, stacks: Mapping[str, Callable[[Layer, Array], tuple]], x: Array
+) -> tuple[Array, Parts]:
+    """One network, whose stacks run as given: its logits, and its variables updated."""
+    updated = {}
+    for name, graph in graphs.items():
+        module = partial(step, graph)
+        x, updated[name] = stacks[name](module, x) if name in stacks else module(params[name], rest[name], x)
+    return x, updated
 
 
 def _each(
@@ -98,7 +109,7 @@ def _each(
     params: Parts,
     rest: Parts,
     rows: PyTree[Array],
-) -> tuple[tuple[Parts, ...], PyTree[Array]]:
+) -> tuple[tuple[Parts, ...], PyTree[Array], PyTree[Array]]:
     """`member(state, params, rest, layers, rows) -> state, parts, outputs` of one member after the other.
 
     Args:
@@ -110,7 +121,7 @@ def _each(
       rows: arrays `[member, ...]`.
 
     Returns:
-      All members' `parts`, and `outputs` stacked.
+      All members' `parts`, `outputs` stacked, and the last member's `state`.
     """
     sections = list(params)
     single = [name for name in sections if name not in queues]
@@ -129,6 +140,6 @@ def _each(
         made = {name: queue.put(made[name], found[name], places[name][0]) for name, queue in queues.items()}
         return (state, made), ({name: found[name] for name in single}, outputs)
 
-    (_, made), (found, outputs) = lax.scan(body, (state, made), (places, own, rows))
+    (state, made), (found, outputs) = lax.scan(body, (state, made), (places, own, rows))
     found |= {name: queue.unpadded(made[name]) for name, queue in queues.items()}
-    return tuple({name: found[name][i] for name in sections} for i in range(len(like))), outputs
+    return tuple({name: found[name][i] for name in sections} for i in range(len(like))), outputs, state

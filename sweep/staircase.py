@@ -8,14 +8,18 @@ members are a contiguous slice of the segment's before, and the work is exactly 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jaxtyping import Float, PyTree
 
+from sweep.climb import Layer, Room, ascend, climb, room_for
 from sweep.rows import scaled
+
+# By segment, where the derivative may write what it keeps, and the gradients.
+Kept = Sequence[tuple[Room, PyTree[Array]]]
 
 
 class Segment(NamedTuple):
@@ -79,16 +83,46 @@ class Staircase:
         return tuple(by_layer(part, factors[: s.members]) for s, part in zip(self.segments, segments, strict=True))
 
     def run(
-        self, layer: Callable, params: PyTree[Array], rest: PyTree[Array], h: Float[Array, "member ..."]
+        self, layer: Layer, params: PyTree[Array], rest: PyTree[Array], h: Float[Array, "member ..."]
     ) -> tuple[Float[Array, "member ..."], tuple[PyTree[Array], ...]]:
         """Every member's last hidden state, from its first, and its updated variables.
 
-        One scan a segment over the layers of those that go on; the others wait at the end of theirs.
+        One loop a segment over the layers of those that go on; the others wait at the end of theirs.
         """
-        together = jax.vmap(layer)
-        segments, finished = [], []
-        for segment, *layers in zip(self.segments, params, rest, strict=True):
-            finished.append(h[segment.members :])
-            h, updated = lax.scan(lambda h, arrays: together(*arrays, h), h[: segment.members], tuple(layers))
-            segments.append(updated)
-        return jnp.concatenate([h, *reversed(finished)]), tuple(segments)
+
+        def segment(s: Segment, h: Array, params: PyTree[Array], rest: PyTree[Array]) -> tuple:
+            return ascend(jax.vmap(layer), params, rest, s.stop - s.start, h)
+
+        return self._through(segment, h, params, rest)
+
+    def climb(
+        self, layer: Layer, params: PyTree[Array], rest: PyTree[Array], h: Float[Array, "member ..."], kept: Kept
+    ) -> tuple[Float[Array, "member ..."], tuple[PyTree[Array], ...], tuple[Room, ...]]:
+        """`run` with a derivative, and the rooms it filled."""
+
+        def segment(s: Segment, h: Array, params: PyTree[Array], rest: PyTree[Array], kept: tuple) -> tuple:
+            h, updated, room = climb(jax.vmap(layer), params, rest, jnp.int32(s.stop - s.start), h, *kept)
+            return h, (updated, room)
+
+        h, found = self._through(segment, h, params, rest, kept)
+        updated, rooms = zip(*found, strict=True)
+        return h, updated, rooms
+
+    def room(self, layer: Layer, params: PyTree[Array], rest: PyTree[Array], h: Any) -> Kept:
+        """What `climb` needs for a hidden state like `h`."""
+
+        def kept(s: Segment, params: PyTree[Array], rest: PyTree[Array]) -> tuple[Room, PyTree[Array]]:
+            state = jax.ShapeDtypeStruct((s.members, *h.shape[1:]), h.dtype)
+            room = room_for(jax.vmap(layer), params, rest, s.stop - s.start, state)
+            return room, jax.tree.map(jnp.zeros_like, params)
+
+        return tuple(map(kept, self.segments, params, rest))
+
+    def _through(self, run: Callable[..., tuple], h: Array, *arrays: Any) -> tuple[Array, tuple]:
+        """`run(segment, h, *its arrays) -> h, results` of one segment after the other."""
+        found, finished = [], []
+        for s, *of_segment in zip(self.segments, *arrays, strict=True):
+            finished.append(h[s.members :])
+            h, results = run(s, h[: s.members], *of_segment)
+            found.append(results)
+        return jnp.concatenate([h, *reversed(finished)]), tuple(found)

@@ -50,7 +50,7 @@ def test_optimizers_are_optaxes_with_a_rate_a_member(double, name, reference):
     @jax.jit
     def gradients_of(state):
         _, x, labels = engine.batch(state.traits, state.order, state.step, data)
-        return engine.gradients(state.params, state.rest, x, labels)[0]
+        return engine.gradients(state.params, state.rest, x, labels, engine.room(state, data))[0]
 
     step = jax.jit(engine.step)
     for _ in range(12):
@@ -58,7 +58,7 @@ def test_optimizers_are_optaxes_with_a_rate_a_member(double, name, reference):
         for member in start:
             updates, moments[member] = references[member].update(gradients[member], moments[member], start[member])
             start[member] = optax.apply_updates(start[member], updates)
-        state, _ = step(state, data)
+        state, _, _ = step(state, data, engine.room(state, data))
     found = by_member(engine.ensemble, state.params)
     for member in start:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9), found[member], start[member])

@@ -73,7 +73,8 @@ def test_the_ensembles_work_is_the_sum_of_its_members(config, least_of):
         engine = Engine(config, ensemble)
         initial = partial(engine.initial, train_samples=len(data.train_labels))
         state = jax.eval_shape(initial, only_shard(ensemble.traits))
-        return count_flops(compiled(engine.step, state, data))
+        kept = jax.eval_shape(engine.room, state, data)
+        return count_flops(compiled(engine.step, state, data, kept))
 
     alone = {}
     for member in members:

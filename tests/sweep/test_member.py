@@ -45,7 +45,7 @@ def train(ensemble, config=CONFIG):
     @jax.jit
     def first_gradients(state):
         _, x, labels = engine.batch(state.traits, state.order, state.step, data)
-        return engine.gradients(state.params, state.rest, x, labels)[0]
+        return engine.gradients(state.params, state.rest, x, labels, engine.room(state, data))[0]
 
     gradients = first_gradients(only_shard(state))
     state, _ = engine.train(state, data, jnp.int32(STEPS))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sweep.queue import Queue, climb, room
+from sweep.queue import Queue
 from sweep.staircase import Staircase
 
 DEPTHS = st.lists(st.integers(0, 9), min_size=1, max_size=6).filter(any).map(lambda d: tuple(sorted(d, reverse=True)))
@@ -54,32 +54,6 @@ def test_what_windows_put_stays_the_members_own(depths):
         np.testing.assert_array_equal(queue.window(padded, jnp.int32(start))["w"][: len(layers)], layers)
     for group, (_, expected) in zip(members, groups, strict=True):
         jax.tree.map(np.testing.assert_array_equal, queue.extract(queue.unpadded(padded), group), expected)
-
-
-def test_a_stack_climbed_in_a_loop(double):
-    """Output, variables and gradients of the first layers of a longer stack, as JAX has them of a scan."""
-    key = jax.random.key(0)
-    w, steps = jax.random.normal(key, (2, 7, 4))
-    h, cotangent = jax.random.normal(jax.random.fold_in(key, 1), (2, 4))
-
-    def layer(w, steps, h):
-        return jnp.tanh(h * w) + steps * h, steps + h
-
-    kept = room(layer, w, steps, 7, h)
-    for layers in (0, 1, 5, 7):
-        looped, (_, pull) = (
-            climb(layer, w, steps, jnp.int32(layers), h, kept)[:2],
-            jax.vjp(lambda w, h, n=layers: climb(layer, w, steps, jnp.int32(n), h, kept)[0], w, h),
-        )
-
-        def scanned(w, h, n=layers):
-            return jax.lax.scan(lambda h, arrays: layer(*arrays, h), h, (w[:n], steps[:n]))
-
-        expected, pull_expected, updated = jax.vjp(scanned, w, h, has_aux=True)
-        np.testing.assert_allclose(looped[0], expected, rtol=1e-14)
-        np.testing.assert_allclose(looped[1], jnp.concatenate([updated, steps[layers:]]), rtol=1e-14)
-        for found, right in zip(pull(cotangent), pull_expected(cotangent), strict=True):
-            np.testing.assert_allclose(found, right, rtol=1e-13, atol=1e-15)
 
 
 @pytest.mark.parametrize("depths", [(), (0,), (1, 2), (1, -1)])
