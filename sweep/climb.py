@@ -5,6 +5,7 @@ an output that is the next layer's input twice. And its length is fixed.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,16 +18,33 @@ from jaxtyping import Float, Int, PyTree
 Layer = Callable[[PyTree[Array], PyTree[Array], Array], tuple[Array, PyTree[Array]]]
 
 
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class Pullback:
+    """A layer's pullback as a tree.
+
+    Attributes:
+      structure: the tree's.
+      sources: where each of its leaves is to be had: the place among the layer's arrays, followed by its input and its
+        output, or None.
+    """
+
+    structure: Any
+    sources: tuple[int | None, ...]
+
+
 class Room(NamedTuple):
     """Memory for what a stack's derivative keeps; what it holds before does not matter.
 
     Attributes:
       states: the hidden states, before the first layer and after every one.
       others: what else the layers' derivatives keep, `[layer, ...]`.
+      pullback: where the derivative finds what in these.
     """
 
     states: Float[Array, "state ..."]
     others: list[Array]
+    pullback: Pullback
 
 
 def ascend(
@@ -71,11 +89,12 @@ def climb(
 
 def room_for(layer: Layer, params: PyTree[Array], rest: PyTree[Array], layers: int, h: Any) -> Room:
     """Room for so many layers of a hidden state like `h`."""
-    _, sources, leaves = _pullback(layer, params, rest, h)
-    others = [leaf for leaf, source in zip(leaves, sources, strict=True) if source is None]
+    pullback, leaves = _pullback(layer, params, rest, h)
+    others = [leaf for leaf, source in zip(leaves, pullback.sources, strict=True) if source is None]
     return Room(
         jnp.zeros((layers + 1, *h.shape), h.dtype),
         [jnp.zeros((layers, *leaf.shape), leaf.dtype) for leaf in others],
+        pullback,
     )
 
 
@@ -83,17 +102,13 @@ def _pull(layer: Layer, params: PyTree[Array], rest: PyTree[Array], h: Array) ->
     return jax.vjp(lambda params, h: layer(params, rest, h), params, h, has_aux=True)
 
 
-def _pullback(layer: Layer, params: PyTree[Array], rest: PyTree[Array], h: Any) -> tuple[Any, list[int | None], list]:
-    """A layer's pullback as a tree.
-
-    Returns:
-      Its structure; where each of its leaves is to be had: the place among the layer's arrays, followed by its input
-        and its output, or None; and the leaves.
-    """
-    traced, (_, pull, _) = jax.make_jaxpr(partial(_pull, layer), return_shape=True)(_row(params, 0), _row(rest, 0), h)
+def _pullback(layer: Layer, params: PyTree[Array], rest: PyTree[Array], h: Any) -> tuple[Pullback, list[Any]]:
+    """A layer's pullback, and its leaves."""
+    arrays = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (params, rest))
+    traced, (_, pull, _) = jax.make_jaxpr(partial(_pull, layer), return_shape=True)(*arrays, h)
     known = {id(var): place for place, var in enumerate([*traced.jaxpr.invars, traced.jaxpr.outvars[0]])}
     leaves, structure = jax.tree.flatten(pull)
-    return structure, [known.get(id(var)) for var in traced.jaxpr.outvars[1 : 1 + len(leaves)]], leaves
+    return Pullback(structure, tuple(known.get(id(var)) for var in traced.jaxpr.outvars[1 : 1 + len(leaves)])), leaves
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -111,23 +126,23 @@ def _forward(
     room: Room,
     gradients: PyTree[Array],
 ) -> tuple[tuple, tuple]:
-    _, sources, _ = _pullback(layer, params, rest, h)
-
     def body(i: Array, carry: tuple) -> tuple:
         h, rest, states, others = carry
         h, pull, updated = _pull(layer, _row(params, i), _row(rest, i), h)
-        new = [leaf for leaf, source in zip(jax.tree.leaves(pull), sources, strict=True) if source is None]
+        new = [
+            leaf for leaf, source in zip(jax.tree.leaves(pull), room.pullback.sources, strict=True) if source is None
+        ]
         return h, _put(rest, updated, i), _put(states, h, i + 1), _put(others, new, i)
 
     start = h, rest, room.states.at[0].set(h), room.others
     after, updated, states, others = lax.fori_loop(0, layers, body, start)
-    room = Room(states, others)
-    return (after, updated, room), (params, rest, layers, h, room, gradients)
+    room = room._replace(states=states, others=others)
+    return (after, updated, room), (params, rest, layers, room, gradients)
 
 
 def _backward(layer: Layer, residuals: tuple, cotangents: tuple) -> tuple:
-    (params, rest, layers, like, room, gradients), (h, _, _) = residuals, cotangents
-    structure, sources, _ = _pullback(layer, params, rest, like)
+    del layer  # its pullback is all that is needed
+    (params, rest, layers, room, gradients), (h, _, _) = residuals, cotangents
     own = jax.tree.leaves((params, rest))
 
     def body(i: Array, carry: tuple) -> tuple:
@@ -140,7 +155,7 @@ def _backward(layer: Layer, residuals: tuple, cotangents: tuple) -> tuple:
                 return next(others)
             return _row(own[source], i) if source < len(own) else _row(room.states, i + source - len(own))
 
-        gradient, h = jax.tree.unflatten(structure, map(leaf, sources))(h)
+        gradient, h = jax.tree.unflatten(room.pullback.structure, map(leaf, room.pullback.sources))(h)
         return h, _put(gradients, gradient, i)
 
     h, gradients = lax.fori_loop(0, layers, body, (h, gradients))
@@ -150,9 +165,12 @@ def _backward(layer: Layer, residuals: tuple, cotangents: tuple) -> tuple:
 _climb.defvjp(_forward, _backward)
 
 
+# No index is negative: arithmetic in case one were would be a good part of what these loops have to compile.
 def _row(arrays: PyTree[Array], i: Array | int) -> PyTree[Array]:
-    return jax.tree.map(lambda array: lax.dynamic_index_in_dim(array, i, keepdims=False), arrays)
+    row = partial(lax.dynamic_index_in_dim, index=i, keepdims=False, allow_negative_indices=False)
+    return jax.tree.map(row, arrays)
 
 
 def _put(arrays: PyTree[Array], rows: PyTree[Array], i: Array) -> PyTree[Array]:
-    return jax.tree.map(lambda array, row: lax.dynamic_update_index_in_dim(array, row, i, 0), arrays, rows)
+    put = partial(lax.dynamic_update_index_in_dim, index=i, axis=0, allow_negative_indices=False)
+    return jax.tree.map(put, arrays, rows)

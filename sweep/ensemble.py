@@ -232,10 +232,8 @@ class Ensemble:
             module = partial(step, graph)
             if isinstance(layout := self.layouts.get(name), Staircase):
                 found[name] = layout.room(module, params[name], rest[name], x)
-                run: Callable = partial(layout.run, module)
             else:
-                run = jax.vmap(module)
-            x, _ = jax.eval_shape(run, params[name], rest[name], x)
+                x, _ = jax.eval_shape(jax.vmap(module), params[name], rest[name], x)
         return found
 
     def extract(self, parts: Parts, depth: int) -> dict[str, PyTree[Array]]:
