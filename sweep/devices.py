@@ -53,6 +53,12 @@ def over_shards(function: Callable[[Any, Any], Any], shards: int) -> Callable[[A
     return jax.shard_map(local, mesh=_mesh(shards), in_specs=(P(_AXIS), P()), out_specs=P(_AXIS), check_vma=False)
 
 
+def sharded(arrays: PyTree, shards: int) -> PyTree:
+    """The outline of arrays of so many shards, stacked on a first axis, as they lie on their devices."""
+    where = NamedSharding(_mesh(shards), P(_AXIS))
+    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=where), arrays)
+
+
 def share(arrays: PyTree, shards: int) -> PyTree:
     """Copies arrays to each of the devices that an ensemble of so many shards runs on."""
     return jax.device_put(arrays, NamedSharding(_mesh(shards), P()))

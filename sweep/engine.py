@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
-from jax.stages import Compiled, Lowered
 from jaxtyping import Float, Int, PyTree, UInt8
 
 from sweep.augmentations import AUGMENTATIONS
@@ -21,15 +20,6 @@ from sweep.optimizers import OPTIMIZERS, schedule
 
 # Steps whose losses one call can return; a call may take fewer, at no new compilation.
 STEPS_PER_CALL = 64
-
-
-def compile_quickly(program: Lowered) -> Compiled:
-    """Compiles a program whose own code takes little of its time.
-
-    On CPUs the initialization compiles 5 times and the probes 1.4 times faster with fewer optimizations, and the probes
-    run as fast: their time goes to LAPACK, to matrix products and to convolutions.
-    """
-    return program.compile({"xla_backend_optimization_level": "1"} if jax.default_backend() == "cpu" else None)
 
 
 class TrainState(NamedTuple):

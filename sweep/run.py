@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-import analysis
 from sweep.augmentations import PAD
+from sweep.compiling import Compiler, keep_programs
 from sweep.config import Config
 from sweep.data import Dataset, load
-from sweep.devices import use_every_core
-from sweep.engine import STEPS_PER_CALL, Data, Engine, TrainState, compile_quickly, put
+from sweep.devices import sharded, use_every_core
+from sweep.engine import STEPS_PER_CALL, Data, Engine, TrainState, put
 from sweep.ensemble import Ensemble
 from sweep.errors import UserError
 from sweep.measure import applicable, measure, probe_rows
@@ -53,6 +53,7 @@ def run(config: Config, console: Console | None = None) -> Path:
     dataset = load(config.dataset, config.data_dir)
     check_sizes(config, dataset)
     use_every_core()
+    keep_programs()
     structures = structures_of(config, dataset.image_shape, dataset.classes)
     shards = max(shard_count(members, jax.device_count()) for members in structures.values())
     ensembles = [Ensemble.of(structure, members, shards) for structure, members in structures.items()]
@@ -89,6 +90,8 @@ def run(config: Config, console: Console | None = None) -> Path:
 
 def _present(directory: Path, report: bool, console: Console) -> None:
     """Prints a finished run's table, draws its figures, and says where everything is."""
+    import analysis  # half a second that the first training step need not wait for
+
     results = analysis.load(directory)
     console.print(analysis.summary_table(results))
     written = [directory / RESULTS]
@@ -139,13 +142,17 @@ def _train(
 
     progress.doing(f"{title}: compiling")
     clock = time.perf_counter()
-    # The initialization runs once, and random bits are what XLA's CPU backend optimizes longest.
-    state = compile_quickly(engine.init.lower(engine, ensemble.traits, len(data.train_labels)))(ensemble.traits)
-    train = engine.train.lower(engine, state, data, jnp.int32(0)).compile()
-    evaluate = engine.evaluate.lower(engine, state.params, state.rest, data).compile()
     samples = config.spectrum_batch_size
     names = tuple(applicable(ensemble, samples))
-    probe = compile_quickly(measure.lower(names, samples, ensemble, state.params, state.rest, data, rows))
+    with Compiler() as compiler:
+        initialization = engine.init.lower(engine, ensemble.traits, len(data.train_labels))
+        outline = sharded(initialization.out_info, ensemble.shards)
+        programs = [compiler.quickly(initialization)]
+        programs.append(compiler.quickly(measure.lower(names, samples, ensemble, *outline[1:3], data, rows)))
+        programs.append(compiler.compile(engine.train.lower(engine, outline, data, jnp.int32(0))))
+        programs.append(compiler.compile(engine.evaluate.lower(engine, *outline[1:3], data)))
+        init, probe, train, evaluate = (program.result() for program in programs)
+    state = init(ensemble.traits)
     compile_seconds = time.perf_counter() - clock
 
     def measured(step: int, state: TrainState) -> None:

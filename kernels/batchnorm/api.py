@@ -8,10 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 from jaxtyping import Bool, Float
 
-from kernels.batchnorm import chips, fused, pallas, reference, xla
+from kernels.batchnorm import chips, fused, reference, xla
 from kernels.batchnorm.activations import Activation, resolve
 from kernels.batchnorm.fused import Settings
-from kernels.batchnorm.mosaic import takes
 
 Implementation = Literal["reference", "xla", "pallas", "pallas_interpret"]
 IMPLEMENTATIONS = get_args(Implementation)
@@ -87,18 +86,26 @@ def batch_norm(
     precision, after = fused.precision(x), None
     if activation is not None and (
         # Its derivative by those arrays is JAX's to find.
-        _closes_over_arrays(activation, x) or (chip is not None and not takes(chip, activation, precision))
+        _closes_over_arrays(activation, x) or (chip is not None and not _takes(chip, activation, precision))
     ):
         # It is given what is not rounded yet.
         activation, after = None, activation
         arrays = arrays[0].astype(precision), *arrays[1:]
     options = activation, epsilon, axis_name, _frozen(axis_index_groups)
     if chip is not None:
+        from kernels.batchnorm import pallas  # takes a quarter of a second, of those who ask for it
+
         y, statistics = pallas.batch_norm(Settings(pallas.reductions(chip), *options), chip, *arrays)
     else:
         y, statistics = fused.batch_norm(Settings(xla.REDUCTIONS, *options), *arrays)
     y = y.reshape(x.shape)
     return y if after is None else after(y).astype(x.dtype), statistics.mean, statistics.var
+
+
+def _takes(chip: chips.Chip, activation: Activation, precision: jnp.dtype) -> bool:
+    from kernels.batchnorm.mosaic import takes
+
+    return takes(chip, activation, precision)
 
 
 def check_implementation(implementation: str | None) -> None:

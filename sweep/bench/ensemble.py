@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Float
 
 from sweep.bench.way import Start, Trainer, Workload
-from sweep.devices import use_every_core
-from sweep.engine import STEPS_PER_CALL, Engine, compile_quickly, put
+from sweep.compiling import Compiler
+from sweep.devices import sharded, use_every_core
+from sweep.engine import STEPS_PER_CALL, Engine, put
 from sweep.ensemble import Ensemble
 from sweep.placement import shard_count
 
@@ -28,9 +29,12 @@ class _Ensemble(Trainer):
         self._data = put(workload.dataset, together.shards)
         engine = Engine(workload.config, together)
         started = time.perf_counter()
-        init = compile_quickly(engine.init.lower(engine, together.traits, len(workload.dataset.train_labels)))
-        self._state = init(together.traits)
-        self._train = engine.train.lower(engine, self._state, self._data, jnp.int32(0)).compile()
+        with Compiler() as compiler:
+            lowered = engine.init.lower(engine, together.traits, len(workload.dataset.train_labels))
+            init = compiler.quickly(lowered)
+            outline = sharded(lowered.out_info, together.shards)
+            train = compiler.compile(engine.train.lower(engine, outline, self._data, jnp.int32(0)))
+            self._train, self._state = train.result(), init.result()(together.traits)
         self.compile_seconds = time.perf_counter() - started
 
     def take(self, first: int, count: int) -> Float[np.ndarray, "step member"]:
