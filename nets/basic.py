@@ -97,7 +97,7 @@ class BasicBlock(Block):
             self.shortcut = SHORTCUTS[shortcut](in_channels, channels, stride, norm=side_norm, rngs=side, **scales)
 
     def _skipped(self, h: Hidden) -> Resized:
-        return self.skip[...] * (h if self.shortcut is None else self.shortcut(h))
+        return self.skip[...].astype(h.dtype) * (h if self.shortcut is None else self.shortcut(h))
 
     def _last(self, h: Hidden, activation: Activation | None) -> Resized:
         """Post-activation's last norm, with what follows it."""

@@ -57,6 +57,9 @@ class _LinearNormActivation(Block):
         self.activation: Activation = ACTIVATIONS[activation]
         self.skip = Hyperparameter(jnp.asarray(skip, self.linear.kernel.dtype))
 
+    def _skipped(self, h: Hidden) -> Hidden:
+        return self.skip[...].astype(h.dtype) * h
+
 
 class PostActivation(_LinearNormActivation):
     """`h' = φ(norm(W h + b) + skip h)`: the order of He et al. 2015; with `skip` 0 the usual plain layer."""
@@ -64,10 +67,10 @@ class PostActivation(_LinearNormActivation):
     activates_first = False
 
     def preactivation(self, h: Hidden) -> Hidden:
-        return self.norm(self.linear(h), residual=self.skip[...] * h)
+        return self.norm(self.linear(h), residual=self._skipped(h))
 
     def __call__(self, h: Hidden) -> Hidden:
-        return self.norm(self.linear(h), residual=self.skip[...] * h, activation=self.activation)
+        return self.norm(self.linear(h), residual=self._skipped(h), activation=self.activation)
 
 
 class PreActivation(_LinearNormActivation):
@@ -79,7 +82,7 @@ class PreActivation(_LinearNormActivation):
         return self.norm(h)
 
     def __call__(self, h: Hidden) -> Hidden:
-        return self.skip[...] * h + self.linear(self.norm(h, activation=self.activation))
+        return self._skipped(h) + self.linear(self.norm(h, activation=self.activation))
 
 
 ORDERS: dict[str, type[_LinearNormActivation]] = {"post": PostActivation, "pre": PreActivation}

@@ -17,6 +17,9 @@ from sweep.errors import UserError, unknown
 from sweep.members import ARCHITECTURES
 from sweep.optimizers import OPTIMIZERS, SCHEDULES
 
+# What a training step rounds to; None is JAX's default precision.
+PRECISIONS = {"full": None, "bfloat16": "bfloat16"}
+
 # The names each field may hold come from the registries, so that adding to a registry is all there is to adding a name.
 CHOICES: dict[str, Iterable[str]] = {
     "arch": ARCHITECTURES,
@@ -30,6 +33,7 @@ CHOICES: dict[str, Iterable[str]] = {
     "schedule": SCHEDULES,
     "dataset": DATASETS,
     "augment": AUGMENTATIONS,
+    "precision": PRECISIONS,
 }
 
 
@@ -83,6 +87,9 @@ class Config:
     """Learning rate after warm-up: held, a cosine to zero at the last step, or divided by 10 at 1/2 and at 3/4."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from zero."""
+    precision: Annotated[str, _choice("precision")] = "full"
+    """What training steps compute in: single precision (double with JAX_ENABLE_X64=1), or bfloat16 with statistics,
+    weights and everything measured in full."""
     dataset: Annotated[str, _choice("dataset")] = "digits"
     """Data set; digits comes with scikit-learn, the others are read from --data-dir."""
     data_dir: Path | None = None

@@ -11,12 +11,13 @@ from jax import Array, lax
 from jaxtyping import Float, Int, PyTree, UInt8
 
 from sweep.augmentations import AUGMENTATIONS
-from sweep.config import Config
+from sweep.config import PRECISIONS, Config
 from sweep.data import Dataset
 from sweep.devices import over_shards, share
 from sweep.ensemble import Ensemble, Parts
 from sweep.members import Traits, augmentation_key, data_key
 from sweep.optimizers import OPTIMIZERS, schedule
+from sweep.serial import Modules
 
 # Steps whose losses one call can return; a call may take fewer, at no new compilation.
 STEPS_PER_CALL = 64
@@ -118,14 +119,18 @@ class Engine:
         """
 
         def loss(logits: Array, labels: Array) -> Array:
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+            return optax.softmax_cross_entropy_with_integer_labels(logits.astype(float), labels).mean()
 
-        return self.ensemble.gradients(self.ensemble.graphs(training=True), loss, params, rest, x, labels, kept)
+        return self.ensemble.gradients(self._modules, loss, params, rest, x, labels, kept)
+
+    @property
+    def _modules(self) -> Modules:
+        return self.ensemble.modules(training=True, precision=PRECISIONS[self.config.precision])
 
     def room(self, state: TrainState, data: Data) -> PyTree[Array]:
         """Memory for the `gradients` of a step."""
         _, x, _ = jax.eval_shape(self.batch, state.traits, state.order, state.step, data)
-        return self.ensemble.room(self.ensemble.graphs(training=True), state.params, state.rest, x)
+        return self.ensemble.room(self._modules, state.params, state.rest, x)
 
     def batch(self, traits: Traits, order: Array, step: Array, data: Data) -> tuple[Array, Array, Array]:
         """The step's order, inputs and labels, by member: each seed shuffles anew in every epoch and drops the rest.
@@ -206,7 +211,7 @@ class Engine:
         samples = min(data.test_labels.shape[0], self.config.test_samples or data.test_labels.shape[0])
         size = min(samples, max(self.config.batch_size, 256))
         chunks = -(-samples // size)
-        members, graphs = self.ensemble.size, self.ensemble.graphs(training=False)
+        members, modules = self.ensemble.size, self.ensemble.modules(training=False)
 
         # Not the first ones: some sets are sorted by class.
         chosen = jax.random.permutation(jax.random.key(0), data.test_labels.shape[0])[:samples]
@@ -216,7 +221,7 @@ class Engine:
             counts = places < samples  # the last chunk may reach past the end
             rows = chosen[places % samples]
             x, labels = data.inputs(data.test_images[rows]), data.test_labels[rows]
-            logits, _ = self.ensemble.forward(graphs, params, rest, jnp.broadcast_to(x, (members, *x.shape)))
+            logits, _ = self.ensemble.forward(modules, params, rest, jnp.broadcast_to(x, (members, *x.shape)))
             by_sample = optax.softmax_cross_entropy_with_integer_labels(logits, labels[None])
             hits = logits.argmax(-1) == labels
             return (by_sample * counts).sum(1), (hits * counts).sum(1)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import Array, lax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Float, Int, PyTree
 
 from nets import Network, Stack
@@ -21,7 +21,7 @@ from sweep.members import Member, Structure, Traits, init_key, traits_of
 from sweep.placement import place
 from sweep.queue import Queue
 from sweep.rows import scaled
-from sweep.serial import Parts
+from sweep.serial import Modules, Parts
 from sweep.staircase import Staircase
 
 # Entries of a sample's hidden state from which on a network is large.
@@ -124,11 +124,20 @@ class Ensemble:
         """
         return jax.default_backend() == "cpu" and self.is_large
 
-    def graphs(self, training: bool) -> dict[str, nnx.GraphDef]:
-        """The sections' code as Flax keeps it apart from the arrays, in training or in evaluation mode."""
+    def modules(self, training: bool, precision: DTypeLike | None = None) -> Modules:
+        """The sections' code in training or in evaluation mode, of stacks one layer's.
+
+        Args:
+          training: which mode.
+          precision: what hidden states, products and normalized values are rounded to; statistics are not. None leaves
+            all as it is.
+        """
         network = nnx.clone(self.deepest)
         network.train() if training else network.eval()
-        return {name: nnx.split(_module(section))[0] for name, section in network.sections.items()}
+        graphs = {name: nnx.split(_module(section))[0] for name, section in network.sections.items()}
+        return {
+            name: partial(step if precision is None else _rounded(precision), graph) for name, graph in graphs.items()
+        }
 
     def init(self, traits: Traits) -> tuple[Parts, Parts]:
         """The members' initial parameters, and their other variables (statistics, skip strengths).
@@ -171,14 +180,13 @@ class Ensemble:
         return params, rest
 
     def forward(
-        self, graphs: dict[str, nnx.GraphDef], params: Parts, rest: Parts, x: Float[Array, "member batch *features"]
+        self, modules: Modules, params: Parts, rest: Parts, x: Float[Array, "member batch *features"]
     ) -> tuple[Float[Array, "member batch classes"], Parts]:
         """All members' logits, each on its own batch, and their updated variables."""
         if self.one_at_a_time:
-            return serial.forward(self._queues, graphs, params, rest, x)
+            return serial.forward(self._queues, modules, params, rest, x)
         updated: Parts = {}
-        for name, graph in graphs.items():
-            module = partial(step, graph)
+        for name, module in modules.items():
             if isinstance(layout := self.layouts.get(name), Staircase):
                 x, updated[name] = layout.run(module, params[name], rest[name], x)
             else:
@@ -187,7 +195,7 @@ class Ensemble:
 
     def gradients(
         self,
-        graphs: dict[str, nnx.GraphDef],
+        modules: Modules,
         loss: Callable[[Float[Array, "batch classes"], Int[Array, " batch"]], Float[Array, ""]],
         params: Parts,
         rest: Parts,
@@ -198,7 +206,7 @@ class Ensemble:
         """Each member's gradient of the loss of its own batch.
 
         Args:
-          graphs, loss, params, rest, x, labels: as one would think.
+          modules, loss, params, rest, x, labels: as one would think.
           kept: memory from `room`, or what another call returned as such.
 
         Returns:
@@ -206,12 +214,11 @@ class Ensemble:
             gradients.
         """
         if self.one_at_a_time:
-            return serial.gradients(self._queues, graphs, loss, params, rest, x, labels, kept)
+            return serial.gradients(self._queues, modules, loss, params, rest, x, labels, kept)
 
         def total(params: Parts) -> tuple[Array, tuple[Array, Parts, dict[str, Any]]]:
             h, updated, rooms = x, {}, {}
-            for name, graph in graphs.items():
-                module = partial(step, graph)
+            for name, module in modules.items():
                 if isinstance(layout := self.layouts.get(name), Staircase):
                     h, updated[name], rooms[name] = layout.climb(module, params[name], rest[name], h, kept[name])
                 else:
@@ -223,13 +230,12 @@ class Ensemble:
         kept = {name: tuple(zip(rooms[name], gradients[name], strict=True)) for name in rooms}
         return gradients, (losses, updated, kept)
 
-    def room(self, graphs: dict[str, nnx.GraphDef], params: Parts, rest: Parts, x: Any) -> PyTree[Array]:
+    def room(self, modules: Modules, params: Parts, rest: Parts, x: Any) -> PyTree[Array]:
         """Memory for what `gradients` keeps between its forward and its backward pass, for inputs like `x`."""
         if self.one_at_a_time:
-            return serial.room(self._queues, graphs, params, rest, x)
+            return serial.room(self._queues, modules, params, rest, x)
         found = {}
-        for name, graph in graphs.items():
-            module = partial(step, graph)
+        for name, module in modules.items():
             if isinstance(layout := self.layouts.get(name), Staircase):
                 found[name] = layout.room(module, params[name], rest[name], x)
             else:
@@ -267,6 +273,18 @@ class Ensemble:
         """The rows of these members of an array `[shard, member, ...]`."""
         array = np.asarray(stacked)
         return array.reshape(-1, *array.shape[2:])[[self._rows[member] for member in members]]
+
+
+def _rounded(precision: DTypeLike) -> Callable[..., tuple[Array, nnx.State]]:
+    """`step` on numbers rounded to a precision; variables other than parameters are not."""
+
+    def rounded(
+        graphdef: nnx.GraphDef, params: nnx.State, rest: nnx.State, x: Float[Array, "batch *features"]
+    ) -> tuple[Float[Array, "batch ..."], nnx.State]:
+        params, x = jax.tree.map(lambda leaf: leaf.astype(precision), (params, x))
+        return step(graphdef, params, rest, x)
+
+    return rounded
 
 
 def _module(section: nnx.Module) -> nnx.Module:

@@ -10,24 +10,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import Array, lax
 from jaxtyping import Float, PyTree
 
-from nets.stack import step
 from sweep.climb import Layer, Room, ascend, climb, room_for
 from sweep.queue import Queue
 
 # An ensemble's arrays by section: parameters, statistics, gradients and optimizer moments all come in this shape. A
 # stack's are as its layout has them, a single module's `[member, ...]`; of one member, a window of a queue, or its own.
 Parts = dict[str, Any]
-Graphs = dict[str, nnx.GraphDef]
+# The sections' code, in order: `module(params, rest, x) -> y, rest`, of a stack one layer's.
+Modules = Mapping[str, Layer]
 # By section that is a stack, where the derivative may write what it keeps, and the gradients.
 Kept = dict[str, tuple[Room, PyTree[Array]]]
 
 
 def forward(
-    queues: Mapping[str, Queue], graphs: Graphs, params: Parts, rest: Parts, x: Float[Array, "member batch *features"]
+    queues: Mapping[str, Queue], modules: Modules, params: Parts, rest: Parts, x: Float[Array, "member batch *features"]
 ) -> tuple[Float[Array, "member batch classes"], Parts]:
     """All members' logits, each on its own batch, and their updated variables."""
 
@@ -35,7 +34,7 @@ def forward(
         def stack(name: str, module: Layer, h: Array) -> tuple:
             return ascend(module, params[name], rest[name], layers[name], h)
 
-        logits, updated = _member(graphs, params, rest, {name: partial(stack, name) for name in queues}, x)
+        logits, updated = _member(modules, params, rest, {name: partial(stack, name) for name in queues}, x)
         return state, (updated,), logits
 
     (updated,), logits, _ = _each(queues, member, None, (rest,), params, rest, x)
@@ -44,7 +43,7 @@ def forward(
 
 def gradients(
     queues: Mapping[str, Queue],
-    graphs: Graphs,
+    modules: Modules,
     loss: Callable[[Array, Array], Array],
     params: Parts,
     rest: Parts,
@@ -64,7 +63,7 @@ def gradients(
                 h, updated, rooms[name] = climb(module, params[name], rest[name], layers[name], h, *kept[name])
                 return h, updated
 
-            logits, updated = _member(graphs, params, rest, {name: partial(stack, name) for name in queues}, x)
+            logits, updated = _member(modules, params, rest, {name: partial(stack, name) for name in queues}, x)
             return loss(logits, labels), (updated, rooms)
 
         (value, (updated, rooms)), gradient = jax.value_and_grad(of, has_aux=True)(params)
@@ -74,12 +73,11 @@ def gradients(
     return found, (losses, updated, kept)
 
 
-def room(queues: Mapping[str, Queue], graphs: Graphs, params: Parts, rest: Parts, x: Any) -> Kept:
+def room(queues: Mapping[str, Queue], modules: Modules, params: Parts, rest: Parts, x: Any) -> Kept:
     """What `gradients` needs for batches like `x`: memory for the stacks of the deepest member."""
     found: Kept = {}
     h = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-    for name, graph in graphs.items():
-        module = partial(step, graph)
+    for name, module in modules.items():
         if name in queues:
             layers = max(queues[name].depths)
             gradients = jax.tree.map(lambda leaf, n=layers: jnp.zeros((n, *leaf.shape[1:]), leaf.dtype), params[name])
@@ -91,12 +89,11 @@ def room(queues: Mapping[str, Queue], graphs: Graphs, params: Parts, rest: Parts
 
 
 def _member(
-    graphs: Graphs, params: Parts, rest: Parts, stacks: Mapping[str, Callable[[Layer, Array], tuple]], x: Array
+    modules: Modules, params: Parts, rest: Parts, stacks: Mapping[str, Callable[[Layer, Array], tuple]], x: Array
 ) -> tuple[Array, Parts]:
     """One network, whose stacks run as given: its logits, and its variables updated."""
     updated = {}
-    for name, graph in graphs.items():
-        module = partial(step, graph)
+    for name, module in modules.items():
         x, updated[name] = stacks[name](module, x) if name in stacks else module(params[name], rest[name], x)
     return x, updated
 

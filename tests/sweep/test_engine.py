@@ -150,3 +150,24 @@ def test_evaluation_is_the_mean_over_the_test_set(double):
         np.testing.assert_allclose(
             accuracy[index], np.asarray(logits.argmax(-1) == data.test_labels).mean(), rtol=1e-10
         )
+
+
+def test_bfloat16_steps_round_products_and_nothing_that_lasts():
+    """Weights, moments and statistics stay float32, and losses near those of full precision."""
+    rounded = dataclasses.replace(CONFIG, precision="bfloat16", width=16)
+    losses = {}
+    for config in (rounded, dataclasses.replace(rounded, precision="full")):
+        engine, data = engine_of(config), put(dataset())
+        state = engine.init(engine.ensemble.traits, 50)
+        program = str(jax.make_jaxpr(engine.train.__wrapped__, static_argnums=0)(engine, state, data, jnp.int32(12)))
+        products = [line for line in program.splitlines() if "dot_general[" in line]
+        expected = "bf16[" if config is rounded else "f32["
+        assert products
+        assert all(line.split(":")[1].startswith(expected) for line in products)
+        state, losses[config.precision] = engine.train(state, data, jnp.int32(12))
+        kept = jax.tree.leaves((state.params, state.rest, state.moments))
+        assert {leaf.dtype for leaf in kept if jnp.issubdtype(leaf.dtype, jnp.inexact)} == {jnp.dtype("float32")}
+    assert losses["bfloat16"].dtype == jnp.float32
+    found, exact = (np.asarray(losses[name])[..., :12, :] for name in ("bfloat16", "full"))
+    np.testing.assert_allclose(found, exact, rtol=0.05)
+    assert not np.array_equal(found, exact)
