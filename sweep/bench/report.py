@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import LogLocator, NullFormatter
 from rich.console import Console
 from rich.table import Table
 
@@ -89,8 +90,11 @@ def plot(results: Sequence[Result], path: Path) -> None:
         axes, ("ms a step of all members", f"s from a cold start, {results[0].steps} steps"), strict=True
     ):
         axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter("{x:.0f}")
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_xlabel(label)
-        axis.grid(axis="x", which="both", alpha=0.25)
+        axis.grid(axis="x", alpha=0.25)
     axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
     figure.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=8)
