@@ -24,6 +24,7 @@ from sweep.bench.ways import LIMIT, OURS, WAYS
 from sweep.cli import parse
 from sweep.config import Config
 from sweep.data import Dataset, load
+from sweep.devices import use_every_core
 from sweep.errors import UserError
 from sweep.run import check_sizes
 
@@ -88,6 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise UserError(f"--only: {name} cannot run: {reason}")
     except UserError as error:
         parser.error(str(error))
+    use_every_core()  # before JAX is asked what devices there are
     console.print("  ".join(f"{key} {value}" for key, value in environment().items() if value), highlight=False)
     try:
         if asked.growth:

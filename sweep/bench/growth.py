@@ -62,7 +62,7 @@ def measure(config: Config, dataset: Dataset, rounds: int, quick: bool) -> Itera
     compiling: dict[tuple[str, int], list[float]] = {}
     trainers: dict[tuple[str, int], Trainer] = {}
     asked = sweeps(config, quick)
-    for repeat in range(1 if quick else 3):
+    for repeat in range(1 if quick else 2):
         for name, size, sweep in asked:
             yield f"compiling: {name}, {size} (repeat {repeat + 1})"
             jax.clear_caches()
