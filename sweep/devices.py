@@ -16,7 +16,7 @@ _AXIS = "shard"
 def use_every_core() -> None:
     """Makes every CPU core a device of its own, unless JAX has started or was told otherwise.
 
-    XLA spreads one small operation over the cores badly: 24 MLPs train 1.5 to 1.9 times as fast on two devices of one
+    XLA spreads one small operation over the cores badly: 24 MLPs train 1.6 to 2 times as fast on two devices of one
     core each as on one device of two. Accelerators are not affected.
     """
     told = jax.config.jax_num_cpu_devices != -1  # pyright: ignore[reportAttributeAccessIssue]
