@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kernels.bench.command import Parser
+from kernels.bench.command import Parser, taking_part
 from kernels.bench.contestants import CONTESTANTS, missing
 from kernels.bench.report import append_csv, environment, plot, show, write_json
 from kernels.bench.timing import compare
@@ -56,10 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
             parser.error(f"argument --only: {name} cannot run: {reason}")
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print("  ".join(f"{key} {value}" for key, value in environment().items() if value), highlight=False)
-    for name, reason in reasons.items():
-        if reason:
-            console.print(f"without {name}: {reason}", highlight=False)
-    names = list(dict.fromkeys(["copy", *(name for name, reason in reasons.items() if not reason)]))
+    names = list(dict.fromkeys(["copy", *taking_part(reasons, console)]))
     workloads = asked.shapes or (QUICK if asked.quick else WORKLOADS)
     if asked.dtype:
         workloads = list(dict.fromkeys(replace(workload, dtype=asked.dtype) for workload in workloads))

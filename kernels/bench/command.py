@@ -1,7 +1,10 @@
 """What the benchmarks' command lines share."""
 
 import argparse
+from collections.abc import Mapping
 from typing import NoReturn
+
+from rich.console import Console
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,3 +22,11 @@ class Parser(argparse.ArgumentParser):
             path = getattr(asked, name, None)
             if path is not None and not path.absolute().parent.is_dir():
                 self.error(f"argument --{name}: there is no folder {path.parent}")
+
+
+def taking_part(reasons: Mapping[str, str | None], console: Console) -> list[str]:
+    """The names that have no reason to stay away; the others' reasons are printed."""
+    for name, reason in reasons.items():
+        if reason:
+            console.print(f"without {name}: {reason}", highlight=False)
+    return [name for name, reason in reasons.items() if not reason]

@@ -4,6 +4,7 @@ All ways start from the same weights and see the same batches, and that they tra
 has a process of its own. The flags of `train.py` say what is trained.
 """
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -14,12 +15,12 @@ from shutil import which
 
 from rich.console import Console
 
-from kernels.bench.command import Parser
+from kernels.bench.command import Parser, taking_part
 from kernels.bench.report import append_csv, environment, write_json
 from sweep.bench import growth
 from sweep.bench.compare import Result, compare
 from sweep.bench.report import plot, show
-from sweep.bench.way import Workload
+from sweep.bench.way import ComparisonError, Workload
 from sweep.bench.ways import LIMIT, OURS, WAYS
 from sweep.cli import parse
 from sweep.config import Config
@@ -72,7 +73,13 @@ def impossible(name: str, config: Config) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the benchmark as the command line says; returns the exit code: 0 done, 2 a mistake, 130 interrupted."""
+    """Runs the benchmark as the command line says.
+
+    Returns:
+      The exit code: 0 done, 1 a way failed or trains something else, 2 a mistake in what was asked, 130 interrupted.
+    """
+    # Several processes will share an accelerator; each would otherwise take most of its memory.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     parser = _parser()
     asked, others = parser.parse_known_args(arguments)
     asked.rounds = asked.rounds if asked.rounds is not None else 3 if asked.quick else 7
@@ -96,6 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _growth(replace(config, width=widths[0]), dataset, asked, console)
         else:
             _comparison(config, workloads, asked, console)
+    except ComparisonError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0
@@ -103,10 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _comparison(config: Config, workloads: dict[str, Workload], asked: Namespace, console: Console) -> None:
     reasons = {name: "" if asked.only else missing(name, config) for name in asked.only or WAYS}
-    for name, reason in reasons.items():
-        if reason:
-            console.print(f"without {name}: {reason}", highlight=False)
-    names = [name for name, reason in reasons.items() if not reason]
+    names = taking_part(reasons, console)
     results: list[Result] = []
     for label, workload in workloads.items():
         found = _watched(compare(workload, label, names, asked.rounds), console)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from sweep.bench.products import products
-from sweep.bench.way import Workload
+from sweep.bench.way import ComparisonError, Workload
 from sweep.bench.ways import LIMIT, OURS
 from sweep.bench.worker import Cold, Worker
 
@@ -49,8 +49,7 @@ def compare(workload: Workload, label: str, names: Sequence[str], rounds: int) -
     """Measures the named ways; yields what it is doing, and at last the results.
 
     Raises:
-      WorkerError: a way failed.
-      RuntimeError: two ways do not train to the same losses.
+      ComparisonError: a way failed, or does not train to the same losses.
     """
     steps = workload.config.steps
     operations = products(workload)
@@ -102,7 +101,7 @@ def check_alike(name: str, ours: Float[np.ndarray, "step member"], theirs: Float
     others by the difference of the medians, to a tenth of a nat. (Tests compare every loss, in double precision.)
 
     Raises:
-      RuntimeError: their losses differ.
+      ComparisonError: their losses differ.
     """
     for step, (our, their) in enumerate(zip(ours, theirs, strict=True)):
         apart = np.abs(our - their) / np.abs(our)
@@ -113,4 +112,4 @@ def check_alike(name: str, ours: Float[np.ndarray, "step member"], theirs: Float
         else:
             alike = abs(np.nanmedian(our) - np.nanmedian(their)) < 0.1
         if not alike:
-            raise RuntimeError(f"the losses of fathom and of {name} differ at step {step}: {our} and {their}")
+            raise ComparisonError(f"the losses of fathom and of {name} differ at step {step}: {our} and {their}")

@@ -14,6 +14,10 @@ from sweep.members import Member, Structure
 from sweep.plan import structures_of
 
 
+class ComparisonError(RuntimeError):
+    """A way failed, or does not train the same networks; the message is for people."""
+
+
 @dataclass(frozen=True)
 class Workload:
     """A sweep of one structure and the data it trains on."""

@@ -1,7 +1,6 @@
 """A process for each way to train: it starts cold, has its memory for itself, and takes its turns when told to."""
 
 import multiprocessing
-import os
 import resource
 import sys
 import time
@@ -14,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from sweep.bench.way import Workload
+from sweep.bench.way import ComparisonError, Workload
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,6 @@ class Cold:
     peak_bytes: int
 
 
-class WorkerError(RuntimeError):
-    """A way failed; the message is its process's traceback."""
-
-
 class Worker:
     """One way's process.
 
@@ -47,8 +42,7 @@ class Worker:
     """
 
     def __init__(self, name: str, workload: Workload):
-        # Several processes share an accelerator; each would otherwise take most of its memory.
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+        self._name = name
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, name, workload), daemon=True)
@@ -77,8 +71,9 @@ class Worker:
         try:
             answer = self._connection.recv()
         except EOFError:
-            raise WorkerError(f"the process ended with exit code {self._process.exitcode}") from None
-        if isinstance(answer, WorkerError):
+            self._process.join()
+            raise ComparisonError(f"{self._name} ended with exit code {self._process.exitcode}") from None
+        if isinstance(answer, ComparisonError):
             raise answer
         return answer
 
@@ -89,7 +84,7 @@ def _serve(connection: Connection, name: str, workload: Workload) -> None:
     except (EOFError, KeyboardInterrupt):
         pass  # nobody asks any more
     except Exception:
-        connection.send(WorkerError(traceback.format_exc()))
+        connection.send(ComparisonError(f"{name} failed:\n{traceback.format_exc()}"))
 
 
 def _take_turns(connection: Connection, name: str, workload: Workload) -> None:
