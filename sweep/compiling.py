@@ -59,9 +59,16 @@ def keep_programs() -> None:
     except OSError:
         return
     if os.access(folder, os.W_OK):
+        for program in folder.glob("*-cache"):
+            # A process that was killed as it wrote has left half an entry, which would keep JAX from writing any other.
+            if not program.with_name(program.name.removesuffix("-cache") + "-atime").exists():
+                program.unlink(missing_ok=True)
         jax.config.update("jax_compilation_cache_dir", str(folder))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
-        jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
+        # What the user has set stays.
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", _LEAST_SECONDS)
+        if "JAX_COMPILATION_CACHE_MAX_SIZE" not in os.environ:
+            jax.config.update("jax_compilation_cache_max_size", _MOST_BYTES)
 
 
 def _machine() -> str:

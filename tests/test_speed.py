@@ -1,4 +1,4 @@
-"""Ratios of times that must not get worse, with half of the measured gain as slack: alone on a machine, `-m speed`."""
+"""Ratios of times that must not get worse, far enough from what is measured for a noisy machine: alone, `-m speed`."""
 
 import json
 import os

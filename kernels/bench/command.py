@@ -22,6 +22,8 @@ class Parser(argparse.ArgumentParser):
             path = getattr(asked, name, None)
             if path is not None and not path.absolute().parent.is_dir():
                 self.error(f"argument --{name}: there is no folder {path.parent}")
+            if path is not None and path.is_dir():
+                self.error(f"argument --{name}: {path} is a folder; give a file's name")
 
 
 def taking_part(reasons: Mapping[str, str | None], console: Console) -> list[str]:

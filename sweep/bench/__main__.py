@@ -63,7 +63,7 @@ def missing(name: str, config: Config) -> str:
 
 def impossible(name: str, config: Config) -> str:
     """Why a way cannot be measured; empty if it can."""
-    if name in ("torch", "torch compiled", LIMIT) and config.arch != "mlp":
+    if name in ("torch", "torch compiled", LIMIT, "padded") and config.arch != "mlp":
         return "it is written for MLPs only"
     if name.startswith("torch") and find_spec("torch") is None:
         return "PyTorch is not installed"
@@ -91,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_sizes(config, dataset)
         widths = asked.width or ([64] if asked.quick else [64, 128])
         workloads = {f"width {width}": Workload.of(replace(config, width=width), dataset) for width in widths}
+        if asked.growth and (config.arch != "mlp" or asked.only or len(asked.width or ()) > 1):
+            raise UserError("--growth is of fathom's MLPs of one width; drop --arch, --only and further widths")
         for name in asked.only or ():
             if reason := impossible(name, config):
                 raise UserError(f"--only: {name} cannot run: {reason}")

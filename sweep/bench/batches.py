@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from sweep.bench.way import Workload
-from sweep.engine import Engine, put
+from sweep.engine import Data, Engine, put
 from sweep.ensemble import Ensemble
-from sweep.members import Member
+from sweep.members import Member, Traits
 
 Batch = tuple[Array, Array]
 
@@ -34,13 +34,14 @@ class Batches:
         self._order = jnp.zeros((len(seeds), len(data.train_labels)), jnp.int32)
 
         @partial(jax.jit, donate_argnums=0)
-        def batch(order: Array, step: Array) -> tuple[Array, list[Batch]]:
+        def batch(order: Array, step: Array, traits: Traits, data: Data) -> tuple[Array, list[Batch]]:
             order, x, labels = engine.batch(traits, order, step, data)
             # A number for members alone, an array for those with an axis.
             return order, [(x[place], labels[place]) for place in places]
 
-        self._batch = batch.lower(self._order, jnp.int32(0)).compile()
+        self._shared = traits, data
+        self._batch = batch.lower(self._order, jnp.int32(0), *self._shared).compile()
 
     def __call__(self, step: int) -> list[Batch]:
-        self._order, found = self._batch(self._order, jnp.int32(step))
+        self._order, found = self._batch(self._order, jnp.int32(step), *self._shared)
         return found

@@ -15,6 +15,7 @@ from sweep.bench.ensemble import ensemble
 from sweep.bench.way import Trainer, Workload
 from sweep.config import Config
 from sweep.data import Dataset
+from sweep.plan import members_of
 
 # Seconds that a turn lasts, in whole steps.
 _TURN = 0.5
@@ -48,8 +49,8 @@ def sweeps(config: Config, quick: bool) -> list[tuple[str, int, Config]]:
     by_depths = [replace(config, depths=_powers(count)) for count in range(2, 8)]
     by_seeds = [replace(config, seeds=tuple(range(seeds))) for seeds in (1, 2, 4, 8, 16)]
     grown = {
-        "layers of all members": [(sum(sweep.depths) * len(sweep.seeds), sweep) for sweep in by_depths],
-        "members": [(len(sweep.depths) * len(sweep.seeds), sweep) for sweep in by_seeds],
+        "layers of all members": [(sum(m.depth for m in members_of(sweep)), sweep) for sweep in by_depths],
+        "members": [(len(members_of(sweep)), sweep) for sweep in by_seeds],
         "width": [(width, replace(config, width=width)) for width in (16, 32, 64, 128, 256)],
         "deepest": [(deepest, replace(config, depths=(2, deepest))) for deepest in (4, 16, 64, 256, 1024)],
         "distinct depths": [(count, replace(config, depths=_powers(count))) for count in range(1, 9)],
@@ -62,6 +63,7 @@ def measure(config: Config, dataset: Dataset, rounds: int, quick: bool) -> Itera
     compiling: dict[tuple[str, int], list[float]] = {}
     trainers: dict[tuple[str, int], Trainer] = {}
     asked = sweeps(config, quick)
+    jax.config.update("jax_enable_compilation_cache", False)  # what is found there was not compiled
     for repeat in range(1 if quick else 2):
         for name, size, sweep in asked:
             yield f"compiling: {name}, {size} (repeat {repeat + 1})"

@@ -79,7 +79,8 @@ def _inner(params: dict[str, Any]) -> Iterator[Jaxpr]:
 def limit(workload: Workload) -> Start:
     """The products of MLPs alone, batched over members and spread over devices as fathom's are.
 
-    One product feeds the next, or the compiler would leave some out; what a network keeps between its forward and its
+    Where the members of a depth do not divide evenly over the devices, one is computed twice here as there. One product
+    feeds the next, or the compiler would leave some out; what a network keeps between its forward and its
     backward pass is not kept.
     """
     use_every_core()

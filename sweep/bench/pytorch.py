@@ -1,5 +1,6 @@
 """The usual loop in PyTorch: one MLP after the other, eager or compiled."""
 
+import os
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -24,6 +25,7 @@ def eager(workload: Workload) -> Start:
 
 def compiled(workload: Workload) -> Start:
     """The same, forward and backward through `torch.compile`."""
+    os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"  # or only the first start would be a cold one
     torch: Any = import_module("torch")
     # One recompilation a depth is meant to be.
     torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = 10_000
@@ -58,7 +60,7 @@ class _Torch(Trainer):
 
     def _inputs(self, step: int) -> list[tuple[Any, Any]]:
         def tensor(array: jax.Array) -> Any:
-            return self._torch.as_tensor(np.array(array), device=self._device)
+            return self._torch.from_dlpack(array).to(self._device)
 
         return [(tensor(x).reshape(-1, self._features), tensor(labels).long()) for x, labels in self._batches(step)]
 

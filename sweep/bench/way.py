@@ -41,6 +41,10 @@ class Workload:
             )
         if len(config.norms) != 1 or len(config.learning_rates) != 1:
             raise UserError("sweep.bench takes one of --norms and one of --learning-rates")
+        if config.precision != "full":
+            raise UserError(
+                f"sweep.bench compares full precision, all ways have it; got --precision {config.precision}"
+            )
         ((structure, members),) = structures_of(config, dataset.image_shape, dataset.classes).items()
         return cls(config, structure, members, dataset)
 

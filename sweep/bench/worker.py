@@ -7,6 +7,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -110,5 +111,10 @@ def _peak_bytes() -> int:
     device = jax.devices()[0].memory_stats()
     if device:
         return device["peak_bytes_in_use"]
+    try:  # which, unlike `ru_maxrss`, does not begin with what the parent process had in use
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 2**10
+    except (OSError, IndexError):
+        pass
     unit = 1 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
