@@ -135,9 +135,8 @@ class Ensemble:
         network = nnx.clone(self.deepest)
         network.train() if training else network.eval()
         graphs = {name: nnx.split(_module(section))[0] for name, section in network.sections.items()}
-        return {
-            name: partial(step if precision is None else _rounded(precision), graph) for name, graph in graphs.items()
-        }
+        run = step if precision is None else _rounded(precision)
+        return {name: partial(run, graph) for name, graph in graphs.items()}
 
     def init(self, traits: Traits) -> tuple[Parts, Parts]:
         """The members' initial parameters, and their other variables (statistics, skip strengths).
@@ -206,7 +205,10 @@ class Ensemble:
         """Each member's gradient of the loss of its own batch.
 
         Args:
-          modules, loss, params, rest, x, labels: as one would think.
+          modules: from `modules`.
+          loss: one member's, of its logits and labels.
+          params, rest: the members' arrays.
+          x, labels: a batch for each.
           kept: memory from `room`, or what another call returned as such.
 
         Returns:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from kernels.bench.command import Parser, taking_part
+from kernels.bench.command import Parser, save, taking_part
 from kernels.bench.contestants import CONTESTANTS, missing
-from kernels.bench.report import append_csv, environment, plot, show, write_json
+from kernels.bench.report import append_csv, environment, plot, show
 from kernels.bench.timing import compare
 from kernels.bench.workloads import QUICK, WORKLOADS, Workload
 
@@ -68,10 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
         if asked.csv:  # as it is measured: an interrupt loses one workload, not all
             append_csv(found, asked.csv)
     show(results, console)
-    if asked.json:
-        write_json(results, asked.json)
-    if asked.plot:
-        plot(results, asked.plot)
+    save(results, asked, plot)
 
 
 if __name__ == "__main__":

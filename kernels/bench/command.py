@@ -1,10 +1,13 @@
 """What the benchmarks' command lines share."""
 
 import argparse
-from collections.abc import Mapping
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 from rich.console import Console
+
+from kernels.bench.report import write_json
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,3 +35,11 @@ def taking_part(reasons: Mapping[str, str | None], console: Console) -> list[str
         if reason:
             console.print(f"without {name}: {reason}", highlight=False)
     return [name for name, reason in reasons.items() if not reason]
+
+
+def save(results: Sequence[Any], asked: argparse.Namespace, plot: Callable[[Sequence[Any], Path], None]) -> None:
+    """Writes and draws the results, dataclasses, where the command line asks for it."""
+    if asked.json:
+        write_json(results, asked.json)
+    if asked.plot:
+        plot(results, asked.plot)

@@ -15,8 +15,8 @@ from shutil import which
 
 from rich.console import Console
 
-from kernels.bench.command import Parser, taking_part
-from kernels.bench.report import append_csv, environment, write_json
+from kernels.bench.command import Parser, save, taking_part
+from kernels.bench.report import append_csv, environment
 from sweep.bench import growth
 from sweep.bench.compare import Result, compare
 from sweep.bench.report import plot, show
@@ -123,10 +123,7 @@ def _comparison(config: Config, workloads: dict[str, Workload], asked: Namespace
         if asked.csv:  # as it is measured: an interrupt loses one workload, not all
             append_csv(found, asked.csv)
     show(results, console)
-    if asked.json:
-        write_json(results, asked.json)
-    if asked.plot:
-        plot(results, asked.plot)
+    save(results, asked, plot)
 
 
 def _growth(config: Config, dataset: Dataset, asked: Namespace, console: Console) -> None:
@@ -136,10 +133,7 @@ def _growth(config: Config, dataset: Dataset, asked: Namespace, console: Console
         console.print(line, highlight=False)
     if asked.csv:
         append_csv(points, asked.csv)
-    if asked.json:
-        write_json(points, asked.json)
-    if asked.plot:
-        growth.plot(points, asked.plot)
+    save(points, asked, growth.plot)
 
 
 def _watched(measuring: Iterator[str | list], console: Console) -> list:

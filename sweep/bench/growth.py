@@ -63,13 +63,17 @@ def measure(config: Config, dataset: Dataset, rounds: int, quick: bool) -> Itera
     compiling: dict[tuple[str, int], list[float]] = {}
     trainers: dict[tuple[str, int], Trainer] = {}
     asked = sweeps(config, quick)
+    kept = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
     jax.config.update("jax_enable_compilation_cache", False)  # what is found there was not compiled
-    for repeat in range(1 if quick else 2):
-        for name, size, sweep in asked:
-            yield f"compiling: {name}, {size} (repeat {repeat + 1})"
-            jax.clear_caches()
-            trainers[name, size] = ensemble(Workload.of(sweep, dataset))()
-            compiling.setdefault((name, size), []).append(trainers[name, size].compile_seconds)
+    try:
+        for repeat in range(1 if quick else 2):
+            for name, size, sweep in asked:
+                yield f"compiling: {name}, {size} (repeat {repeat + 1})"
+                jax.clear_caches()
+                trainers[name, size] = ensemble(Workload.of(sweep, dataset))()
+                compiling.setdefault((name, size), []).append(trainers[name, size].compile_seconds)
+    finally:
+        jax.config.update("jax_enable_compilation_cache", kept)
     times: dict[tuple[str, int], list[float]] = {key: [] for key in trainers}
     counts = {}
     for key, trainer in trainers.items():

@@ -99,7 +99,6 @@ class _Products(Trainer):
         draw = jax.vmap(lambda _, key, shape: jax.random.normal(key, shape) / shape[2] ** 0.5, (0, None, None))
         self._weights = [draw(jnp.arange(together.shards), key, shape) for key, shape in zip(keys, shapes, strict=True)]
         self._x = jax.random.normal(keys[0], (together.shards, together.size, batch, inputs))
-        self._members = len(workload.members)
         started = time.perf_counter()
         run = jax.jit(lambda weights, x, steps: over_shards(_step, together.shards)((weights, x), steps))
         self._run = run.lower(self._weights, self._x, jnp.int32(0)).compile()
