@@ -10,7 +10,7 @@ from rich.console import Console
 from kernels.bench.command import Parser, save, taking_part
 from kernels.bench.contestants import CONTESTANTS, missing
 from kernels.bench.report import append_csv, environment, plot, show
-from kernels.bench.timing import compare
+from kernels.bench.timing import Result, compare
 from kernels.bench.workloads import QUICK, WORKLOADS, Workload
 
 
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the benchmark as the command line says."""
     parser = _parser()
     asked = parser.parse_args(arguments)
-    parser.check(asked)
+    parser.check(asked, Result)
     reasons = {name: missing(name) for name in asked.only or CONTESTANTS}
     for name, reason in reasons.items():
         if reason and asked.only:

@@ -2,9 +2,11 @@
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from matplotlib.backend_bases import FigureCanvasBase
 from rich.console import Console
 
 from kernels.bench.report import write_json
@@ -17,8 +19,8 @@ class Parser(argparse.ArgumentParser):
         """One line for a person."""
         self.exit(2, f"{self.prog}: error: {message}\n")
 
-    def check(self, asked: argparse.Namespace) -> None:
-        """Ends the program if there are no rounds, or a file to write has no folder."""
+    def check(self, asked: argparse.Namespace, kind: type) -> None:
+        """Ends the program if there are no rounds, or results of this kind, a dataclass, cannot be written as asked."""
         if asked.rounds < 1:
             self.error(f"argument --rounds: expected at least 1, got {asked.rounds}")
         for name in ("json", "csv", "plot"):
@@ -27,6 +29,15 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"argument --{name}: there is no folder {path.parent}")
             if path is not None and path.is_dir():
                 self.error(f"argument --{name}: {path} is a folder; give a file's name")
+        if (path := getattr(asked, "csv", None)) is not None and path.exists():
+            with path.open() as file:
+                header = file.readline().strip()
+            if not header.endswith(",".join(field.name for field in fields(kind))):
+                self.error(f"argument --csv: {path} holds other columns than these results; give a new file's name")
+        if (path := getattr(asked, "plot", None)) is not None:
+            known = FigureCanvasBase.filetypes
+            if path.suffix[1:].lower() not in known:
+                self.error(f"argument --plot: expected one of .{', .'.join(sorted(known))}, got {path.name}")
 
 
 def taking_part(reasons: Mapping[str, str | None], console: Console) -> list[str]:

@@ -162,7 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="two small workloads, three turns")
     parser.add_argument("--csv", type=Path, help="append the results there")
     asked: argparse.Namespace = parser.parse_args(arguments)
-    parser.check(asked)
+    parser.check(asked, Result)
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print("  ".join(f"{key} {value}" for key, value in environment().items() if value), highlight=False)
     columns = ["workload", "", "median ms", "quartiles", "GFLOP/s", "times fathom", "compile s"]

@@ -102,10 +102,12 @@ def show(results: Sequence[Result], console: Console) -> None:
 
 
 def write_json(results: Sequence[Any], path: Path) -> None:
-    """Environment and results, dataclasses, as one JSON object."""
-    path.write_text(
-        json.dumps({"environment": environment(), "results": [asdict(r) for r in results]}, indent=2) + "\n"
-    )
+    """Environment and results, dataclasses, as one JSON object; what was not measured is null."""
+
+    def plain(result: Any) -> dict[str, Any]:
+        return {key: None if value != value else value for key, value in asdict(result).items()}
+
+    path.write_text(json.dumps({"environment": environment(), "results": list(map(plain, results))}, indent=2) + "\n")
 
 
 def append_csv(results: Sequence[Any], path: Path) -> None:

@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     asked, others = parser.parse_known_args(arguments)
     asked.rounds = asked.rounds if asked.rounds is not None else 3 if asked.quick else 7
-    parser.check(asked)
+    parser.check(asked, growth.Point if asked.growth else Result)
     console = Console(width=None if sys.stdout.isatty() else 140)
     try:
         config = parse(others, _QUICK if asked.quick else _FULL)

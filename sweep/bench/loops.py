@@ -23,6 +23,7 @@ from sweep.members import Member
 # Parameters, other variables, the optimizer's moments.
 State = tuple[Any, Any, Any]
 Step = Callable[[State, Array, Array], tuple[State, Array]]
+Call = Callable[[Any, Any, Array], tuple[Array, Any]]
 
 
 def _split(model: nnx.Module) -> tuple[nnx.GraphDef, Any, Any]:
@@ -30,8 +31,9 @@ def _split(model: nnx.Module) -> tuple[nnx.GraphDef, Any, Any]:
     return graphdef, nnx.as_pure(params), nnx.as_pure(rest)
 
 
-def _step(call: Callable[[Any, Any, Array], tuple[Array, Any]], optimizer: optax.GradientTransformation) -> Step:
+def _step(call: Call, workload: Workload) -> Step:
     """A training step of one network, from `call(params, rest, x) -> logits, rest`."""
+    optimizer, call = _optimizer(workload), _rounded(call, workload.precision)
 
     def step(state: State, x: Array, labels: Array) -> tuple[State, Array]:
         params, rest, moments = state
@@ -45,6 +47,19 @@ def _step(call: Callable[[Any, Any, Array], tuple[Array, Any]], optimizer: optax
         return (optax.apply_updates(params, updates), updated, moments), value
 
     return step
+
+
+def _rounded(call: Call, precision: str | None) -> Call:
+    """`call` on parameters and inputs rounded to a precision; its logits and other variables are not."""
+    if precision is None:
+        return call
+
+    def rounded(params: Any, rest: Any, x: Array) -> tuple[Array, Any]:
+        params, x = jax.tree.map(lambda leaf: leaf.astype(precision), (params, x))
+        logits, updated = call(params, rest, x)
+        return logits.astype(float), updated
+
+    return rounded
 
 
 def _call(graphdef: nnx.GraphDef, params: Any, rest: Any, x: Array) -> tuple[Array, Any]:
@@ -97,7 +112,7 @@ def _one_by_one(workload: Workload, twin: Callable[[Any], nnx.Module]) -> Start:
     optimizer, groups = _optimizer(workload), []
     for member in workload.members:
         graphdef, params, rest = _split(twin(member.build(workload.structure)))
-        step = _step(partial(_call, graphdef), optimizer)
+        step = _step(partial(_call, graphdef), workload)
         groups.append(_Group([member], (params, rest, optimizer.init(params)), step, (member.net, member.depth)))
     return _start(workload, groups, stacked=False)
 
@@ -124,7 +139,7 @@ def vmapped_seeds(workload: Workload) -> Start:
         members = [member for member in workload.members if (member.net, member.depth) == kind]
         found = [_split(scanned(member.build(workload.structure))) for member in members]
         params, rest = (jax.tree.map(lambda *leaves: jnp.stack(leaves), *(f[i] for f in found)) for i in (1, 2))
-        step = jax.vmap(_step(partial(_call, found[0][0]), optimizer))
+        step = jax.vmap(_step(partial(_call, found[0][0]), workload))
         groups.append(_Group(members, (params, rest, jax.vmap(optimizer.init)(params)), step, kind))
     return _start(workload, groups, stacked=True)
 
@@ -156,7 +171,7 @@ def padded(workload: Workload) -> Start:
         return x, (updated, counts)
 
     state = params, rest, jax.vmap(optimizer.init)(params)
-    groups = [_Group(workload.members, state, jax.vmap(_step(call, optimizer)), ("all", deepest.depth))]
+    groups = [_Group(workload.members, state, jax.vmap(_step(call, workload)), ("all", deepest.depth))]
     return _start(workload, groups, stacked=True)
 
 

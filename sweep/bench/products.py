@@ -84,23 +84,29 @@ def limit(workload: Workload) -> Start:
     backward pass is not kept.
     """
     use_every_core()
-    shards = shard_count(workload.members, jax.device_count())
-    return lambda: _Products(workload, Ensemble.of(workload.structure, workload.members, shards))
+    structure, batch = workload.structure, workload.config.batch_size
+    together = Ensemble.of(structure, workload.members, shard_count(workload.members, jax.device_count()))
+    staircase = Staircase(tuple(member.depth for member in together.members[: together.size]))
+    inputs, width, classes = prod(structure.image_shape), structure.width, structure.out_features
+    layers = [(s.stop - s.start, s.members, width, width) for s in staircase.segments]
+    shapes = [(1, together.size, inputs, width), *layers, (1, together.size, width, classes)]
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    dtype = workload.precision or float
+
+    def draw(key: Array, shape: tuple[int, ...]) -> Array:
+        normal = jax.random.normal(key, (together.shards, *shape)) / shape[2] ** 0.5
+        return normal.astype(dtype)
+
+    weights = [draw(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+    x = jax.random.normal(keys[0], (together.shards, together.size, batch, inputs)).astype(dtype)
+    return lambda: _Products(weights, x)
 
 
 class _Products(Trainer):
-    def __init__(self, workload: Workload, together: Ensemble):
-        structure, batch = workload.structure, workload.config.batch_size
-        staircase = Staircase(tuple(member.depth for member in together.members[: together.size]))
-        inputs, width, classes = prod(structure.image_shape), structure.width, structure.out_features
-        layers = [(s.stop - s.start, s.members, width, width) for s in staircase.segments]
-        shapes = [(1, together.size, inputs, width), *layers, (1, together.size, width, classes)]
-        keys = jax.random.split(jax.random.key(0), len(shapes))
-        draw = jax.vmap(lambda _, key, shape: jax.random.normal(key, shape) / shape[2] ** 0.5, (0, None, None))
-        self._weights = [draw(jnp.arange(together.shards), key, shape) for key, shape in zip(keys, shapes, strict=True)]
-        self._x = jax.random.normal(keys[0], (together.shards, together.size, batch, inputs))
+    def __init__(self, weights: list[Array], x: Array):
+        self._weights, self._x, shards = weights, x, len(x)
         started = time.perf_counter()
-        run = jax.jit(lambda weights, x, steps: over_shards(_step, together.shards)((weights, x), steps))
+        run = jax.jit(lambda weights, x, steps: over_shards(_step, shards)((weights, x), steps))
         self._run = run.lower(self._weights, self._x, jnp.int32(0)).compile()
         self.compile_seconds = time.perf_counter() - started
 

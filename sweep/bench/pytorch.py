@@ -45,6 +45,7 @@ class _Torch(Trainer):
     def __init__(self, torch: Any, workload: Workload, models: list[Any], batches: Batches, transform: Any):
         self._torch, self._batches, self._features = torch, batches, prod(workload.structure.image_shape)
         self._device = next(models[0].parameters()).device
+        self._precision = workload.precision
         config = workload.config
         self._optimizers = [
             torch.optim.SGD(model.parameters(), lr=config.learning_rates[0], momentum=config.momentum, foreach=True)
@@ -65,7 +66,11 @@ class _Torch(Trainer):
         return [(tensor(x).reshape(-1, self._features), tensor(labels).long()) for x, labels in self._batches(step)]
 
     def _loss(self, model: Any, x: Any, labels: Any) -> Any:
-        return self._torch.nn.functional.cross_entropy(model(x), labels)
+        if self._precision is None:
+            return self._torch.nn.functional.cross_entropy(model(x), labels)
+        with self._torch.autocast(self._device.type, getattr(self._torch, self._precision)):
+            logits = model(x)
+        return self._torch.nn.functional.cross_entropy(logits.float(), labels)
 
     def take(self, first: int, count: int) -> Float[np.ndarray, "step member"]:
         losses = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from sweep.config import Config
+from sweep.config import PRECISIONS, Config
 from sweep.data import Dataset
 from sweep.errors import UserError
 from sweep.members import Member, Structure
@@ -27,6 +27,11 @@ class Workload:
     members: tuple[Member, ...]
     dataset: Dataset
 
+    @property
+    def precision(self) -> str | None:
+        """What hidden states and products are rounded to, if to anything."""
+        return PRECISIONS[self.config.precision]
+
     @classmethod
     def of(cls, config: Config, dataset: Dataset) -> "Workload":
         """The workload of a config.
@@ -41,10 +46,6 @@ class Workload:
             )
         if len(config.norms) != 1 or len(config.learning_rates) != 1:
             raise UserError("sweep.bench takes one of --norms and one of --learning-rates")
-        if config.precision != "full":
-            raise UserError(
-                f"sweep.bench compares full precision, all ways have it; got --precision {config.precision}"
-            )
         ((structure, members),) = structures_of(config, dataset.image_shape, dataset.classes).items()
         return cls(config, structure, members, dataset)
 

@@ -6,6 +6,7 @@ import sys
 import time
 import traceback
 from dataclasses import dataclass
+from importlib import import_module
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,8 @@ def _take_turns(connection: Connection, name: str, workload: Workload) -> None:
 
 
 def _peak_bytes() -> int:
+    if "torch" in sys.modules and (cuda := import_module("torch").cuda).is_available():
+        return cuda.max_memory_allocated()
     device = jax.devices()[0].memory_stats()
     if device:
         return device["peak_bytes_in_use"]

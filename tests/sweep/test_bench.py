@@ -62,6 +62,15 @@ def test_the_limit_computes_all_products_and_nothing_else():
     assert not re.search(r"\b(sqrt|rsqrt|maximum|exponential|divide)\(", program)
 
 
+def test_bfloat16_is_compared_too(tmp_path):
+    path = tmp_path / "results.json"
+    ways = [OURS, "padded", LIMIT]
+    assert sweep_bench([*FEW, "--precision", "bfloat16", "--only", *ways, "--rounds", "1", "--json", str(path)]) == 0
+    assert [row["way"] for row in json.loads(path.read_text())["results"]] == ways
+    start = WAYS[LIMIT](workload(replace(MLPS, precision="bfloat16")))()
+    assert "bf16[8,6]" in start._run.as_text()
+
+
 def test_different_losses_end_it():
     ours = np.ones((6, 10))
     check_alike("one", "other", ours, ours + 1e-6)
@@ -111,7 +120,8 @@ def test_growth(tmp_path, capsys):
         (["--rounds", "none"], "argument --rounds: invalid int value: 'none'"),
         (["--rounds", "0"], "argument --rounds: expected at least 1, got 0"),
         (["--dephts", "2"], "unknown flag '--dephts'"),
-        (["--precision", "bfloat16"], "sweep.bench compares full precision"),
+        (["--plot", "figure.foo"], "argument --plot: expected one of ."),
+        (["--csv", "README.md"], "argument --csv: README.md holds other columns"),
         (["--growth", "--arch", "cnn", "--depths", "8"], "--growth is of fathom's MLPs"),
         (["--arch", "cnn", "--depths", "8", "--only", "padded"], "--only: padded cannot run"),
         (["--json", "."], "argument --json: . is a folder"),
