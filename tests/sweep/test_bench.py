@@ -77,6 +77,8 @@ def test_different_losses_end_it():
     diverged = np.where(np.arange(10) == 3, np.nan, ours)
     check_alike("one", "other", diverged, diverged)
     check_alike("one", "other", ours * np.nan, ours * np.nan)
+    learned = ours * (np.arange(6) < 4)[:, None]
+    check_alike("one", "other", learned, learned)
     for theirs, step in (
         (ours + 0.2 * (np.arange(6) == 4)[:, None], 4),
         (ours * np.where(np.arange(10) == 3, 1.001, 1), 0),
