@@ -16,7 +16,7 @@ from sweep.bench.worker import Cold, Worker
 _TURN = 3.0
 # Steps whose losses are compared member by member.
 _ALIKE = 3
-# How far apart, relatively, these may be before the first step, by precision: some hundred roundings.
+# How far apart, relatively, these may be before the first step, by precision: deep networks amplify roundings.
 _APART = {"full": 1e-4, "bfloat16": 0.2}
 
 

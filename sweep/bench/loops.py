@@ -15,6 +15,7 @@ from jax import Array
 from jaxtyping import Float
 
 from nets import Stack
+from nets.stack import step
 from sweep.bench.batches import Batches
 from sweep.bench.twins import Unrolled, scanned
 from sweep.bench.way import Start, Trainer, Workload
@@ -35,7 +36,7 @@ def _step(call: Call, workload: Workload) -> Step:
     """A training step of one network, from `call(params, rest, x) -> logits, rest`."""
     optimizer, call = _optimizer(workload), _rounded(call, workload.precision)
 
-    def step(state: State, x: Array, labels: Array) -> tuple[State, Array]:
+    def train(state: State, x: Array, labels: Array) -> tuple[State, Array]:
         params, rest, moments = state
 
         def loss(params: Any) -> tuple[Array, Any]:
@@ -46,7 +47,7 @@ def _step(call: Call, workload: Workload) -> Step:
         updates, moments = optimizer.update(gradients, moments, params)
         return (optax.apply_updates(params, updates), updated, moments), value
 
-    return step
+    return train
 
 
 def _rounded(call: Call, precision: str | None) -> Call:
@@ -60,11 +61,6 @@ def _rounded(call: Call, precision: str | None) -> Call:
         return logits.astype(float), updated
 
     return rounded
-
-
-def _call(graphdef: nnx.GraphDef, params: Any, rest: Any, x: Array) -> tuple[Array, Any]:
-    model = nnx.merge(graphdef, params, rest)
-    return model(x), nnx.as_pure(nnx.state(model, nnx.Not(nnx.Param)))
 
 
 @dataclass(frozen=True)
@@ -112,8 +108,9 @@ def _one_by_one(workload: Workload, twin: Callable[[Any], nnx.Module]) -> Start:
     optimizer, groups = _optimizer(workload), []
     for member in workload.members:
         graphdef, params, rest = _split(twin(member.build(workload.structure)))
-        step = _step(partial(_call, graphdef), workload)
-        groups.append(_Group([member], (params, rest, optimizer.init(params)), step, (member.net, member.depth)))
+        state = params, rest, optimizer.init(params)
+        train = _step(partial(step, graphdef), workload)
+        groups.append(_Group([member], state, train, (member.net, member.depth)))
     return _start(workload, groups, stacked=False)
 
 
@@ -139,8 +136,8 @@ def vmapped_seeds(workload: Workload) -> Start:
         members = [member for member in workload.members if (member.net, member.depth) == kind]
         found = [_split(scanned(member.build(workload.structure))) for member in members]
         params, rest = (jax.tree.map(lambda *leaves: jnp.stack(leaves), *(f[i] for f in found)) for i in (1, 2))
-        step = jax.vmap(_step(partial(_call, found[0][0]), workload))
-        groups.append(_Group(members, (params, rest, jax.vmap(optimizer.init)(params)), step, kind))
+        train = jax.vmap(_step(partial(step, found[0][0]), workload))
+        groups.append(_Group(members, (params, rest, jax.vmap(optimizer.init)(params)), train, kind))
     return _start(workload, groups, stacked=True)
 
 
@@ -158,12 +155,12 @@ def padded(workload: Workload) -> Start:
         updated = {}
         for name, graph in graphs.items():
             if name not in counts:
-                x, updated[name] = _call(graph, params[name], rest[name], x)
+                x, updated[name] = step(graph, params[name], rest[name], x)
                 continue
 
             def layer(h: Array, arrays: Any, graph: nnx.GraphDef = graph, count: Array = counts[name]) -> Any:
                 index, params, rest = arrays
-                after, updated = _call(graph, params, rest, h)
+                after, updated = step(graph, params, rest, h)
                 return jnp.where(index < count, after, h), updated
 
             indices = jnp.arange(len(jax.tree.leaves(params[name])[0]))
