@@ -17,7 +17,10 @@ def _qr(matrix: Array) -> tuple[Array, Array]:
 
 
 def _singular_values(matrix: Array) -> Array:
-    return jnp.linalg.svd(matrix, compute_uv=False)
+    # LAPACK is never shown a NaN: some builds do not return from one.
+    finite = jnp.isfinite(matrix).all()
+    values = jnp.linalg.svd(jnp.where(finite, matrix, 0), compute_uv=False)
+    return jnp.where(finite, values, jnp.nan)
 
 
 def _svd(matrix: Array) -> tuple[Array, Array, Array]:
@@ -25,9 +28,15 @@ def _svd(matrix: Array) -> tuple[Array, Array, Array]:
     return left, values, right
 
 
+def _eigh(matrix: Array) -> tuple[Array, Array]:
+    values, vectors = jnp.linalg.eigh(matrix)
+    return values, vectors
+
+
 _qr_one_at_a_time = sequential_vmap(_qr)
 _singular_values_one_at_a_time = sequential_vmap(_singular_values)
 _svd_one_at_a_time = sequential_vmap(_svd)
+_eigh_one_at_a_time = sequential_vmap(_eigh)
 
 
 def qr(matrix: Float[Array, "rows columns"]) -> tuple[Float[Array, "rows k"], Float[Array, "k columns"]]:
@@ -36,7 +45,7 @@ def qr(matrix: Float[Array, "rows columns"]) -> tuple[Float[Array, "rows k"], Fl
 
 
 def singular_values(matrix: Float[Array, "rows columns"]) -> Float[Array, " k"]:
-    """All singular values, largest first."""
+    """All singular values, largest first; NaN where the matrix is not finite."""
     return lax.platform_dependent(matrix, cpu=_singular_values_one_at_a_time, default=_singular_values)
 
 
@@ -45,3 +54,8 @@ def svd(
 ) -> tuple[Float[Array, "rows k"], Float[Array, " k"], Float[Array, "k columns"]]:
     """The reduced singular value decomposition: left vectors, values, largest first, and right vectors in rows."""
     return lax.platform_dependent(matrix, cpu=_svd_one_at_a_time, default=_svd)
+
+
+def eigh(matrix: Float[Array, "n n"]) -> tuple[Float[Array, " n"], Float[Array, "n n"]]:
+    """The eigenvalues of a symmetric matrix, smallest first, and eigenvectors in columns."""
+    return lax.platform_dependent(matrix, cpu=_eigh_one_at_a_time, default=_eigh)

@@ -1,4 +1,4 @@
-"""How gradients fare on the way back: their squared norm at every layer."""
+"""How gradients fare on the way back, and perturbations on the way down: their squared norm at every layer."""
 
 from typing import NamedTuple
 
@@ -6,11 +6,14 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jax import Array
-from jaxtyping import Float
+from jax import Array, lax
+from jaxtyping import Float, PRNGKeyArray
 
-from nets import Network, Stack, Trace
-from probes.network import Inputs, Labels, training_copy
+from nets import Network, Trace
+from probes.network import Inputs, Labels, sum_by_layer, training_copy, weights_by_layer
+
+# Random tangents that partial Jacobians' norms are estimated from.
+VECTORS = 8
 
 
 class GradientFlow(NamedTuple):
@@ -25,9 +28,16 @@ class GradientFlow(NamedTuple):
     weight: Float[Array, " layer"]
 
 
-def _by_layer(arrays: list[Array]) -> Array:
-    """Sum of squares of arrays `[layer, ...]`, of each layer separately."""
-    return jnp.stack([jnp.square(a).sum(tuple(range(1, a.ndim))) for a in arrays]).sum(0)
+class PartialJacobianNorms(NamedTuple):
+    """Averaged partial Jacobian norms from the first hidden state, `l = 0..depth`.
+
+    Attributes:
+      norm: an estimate of `‖∂h_l/∂h_0‖_F²`, all samples of the batch by all, over the number of entries of h_l.
+      error: its standard error over the random tangents.
+    """
+
+    norm: Float[Array, " layer"]
+    error: Float[Array, " layer"]
 
 
 def gradient_flow(network: Network, x: Inputs, labels: Labels) -> GradientFlow:
@@ -47,14 +57,37 @@ def gradient_flow(network: Network, x: Inputs, labels: Labels) -> GradientFlow:
     outputs = jax.eval_shape(trace, params, None).outputs
     offsets = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), outputs)
     by_params, by_outputs = jax.grad(loss, argnums=(0, 1))(params, offsets)
-
-    def by_weights(name: str) -> Array:
-        stacked = isinstance(network.sections[name], Stack)
-        matrices = [g for g in jax.tree.leaves(by_params[name]) if g.ndim >= 2 + stacked]
-        return _by_layer(matrices if stacked else [g[None] for g in matrices])
-
     names = network.section_names[:-1]  # JAX returns the dictionaries sorted by name
     return GradientFlow(
-        jnp.concatenate([_by_layer([by_outputs[name]]) for name in names]),
-        jnp.concatenate([by_weights(name) for name in names]),
+        jnp.concatenate([sum_by_layer([jnp.square(by_outputs[name])]) for name in names]),
+        weights_by_layer(network, jax.tree.map(jnp.square, by_params)),
     )
+
+
+def partial_jacobian_norms(
+    network: Network, x: Inputs, key: PRNGKeyArray, vectors: int = VECTORS
+) -> PartialJacobianNorms:
+    """How far a random perturbation of the first hidden state carries, at every layer; batch norm in training mode.
+
+    `J_l = ‖∂h_l/∂h_0‖_F² / N_l`, N_l the entries of h_l over the batch. For a Gaussian tangent v of unit variance
+    `E‖∂h_l/∂h_0 v‖²` is the squared Frobenius norm. In a plain net without norm `J_(l+1)/J_l` is mean field theory's χ.
+
+    Cost: `vectors` forward derivatives, one at a time.
+    Source: Doshi, He & Gromov 2023, definition 1.1 (there an average over initializations as well).
+    """
+    copy = training_copy(network)
+    names = network.section_names[:-1]
+
+    def hidden(offset: Array) -> list[Array]:
+        outputs = nnx.clone(copy).trace(x, {"stem": offset}).outputs
+        return [outputs[name] for name in names]
+
+    stem = jax.eval_shape(lambda: nnx.clone(copy).trace(x).outputs["stem"])
+    at = jnp.zeros(stem.shape, stem.dtype)
+
+    def carried(key: Array) -> Array:
+        _, tangents = jax.jvp(hidden, (at,), (jax.random.normal(key, at.shape, at.dtype),))
+        return jnp.concatenate([jnp.square(t).mean(tuple(range(1, t.ndim))) for t in tangents])
+
+    found = lax.map(carried, jax.random.split(key, vectors))
+    return PartialJacobianNorms(found.mean(0), found.std(0, ddof=1) / jnp.sqrt(vectors))

@@ -1,4 +1,4 @@
-"""Singular values of a linear map that is never formed: the largest ones, and the density of all of them.
+"""Singular values of a linear map that is never formed: the largest, the smallest, and the density of all of them.
 
 Golub-Kahan bidiagonalization, `A V = U B`, `Aᵀ U = V Bᵀ + β v_next e_lastᵀ`, with full reorthogonalization, from a unit
 start vector of uniform direction in the smaller of the map's two spaces. The singular values of the bidiagonal `B`
@@ -86,9 +86,31 @@ def top_singular_values(
     if not 1 <= count <= steps:
         raise ValueError(f"top_singular_values: count must be between 1 and the {steps} steps, got {count}")
     values, errors, _ = _ritz(linear, steps, key)
-    missing = (0, max(0, count - len(values)))
-    values, errors = (jnp.pad(x[:count], missing, constant_values=jnp.nan) for x in (values, errors))
-    return values, errors
+    return _padded(values, count), _padded(errors, count)
+
+
+def smallest_singular_values(
+    linear: LinearMap, count: int, steps: int, key: PRNGKeyArray
+) -> tuple[Float[Array, " count"], Float[Array, " count"]]:
+    """The smallest singular values the recurrence has seen, and how far each may be from a true one.
+
+    Errors are those of `top_singular_values`: a true value is within `β |p_last|` of each, as of a Ritz value anywhere
+    in the spectrum. The smallest come last: AᵀA's small eigenvalues lie close together relative to its range, and
+    values far below the largest are found only when nearly all steps are taken. Before that each is an upper bound:
+    the k-th smallest Ritz value is never below the k-th smallest singular value, up to rounding. After `min(rows,
+    columns)` steps all are exact to a few epsilons of |A start|, which is all that is known of smaller ones.
+
+    Arguments, cost, what is NaN and errors raised are those of `top_singular_values`.
+
+    Returns:
+      Values, smallest first, and errors; of the `min(rows, columns)` singular values, without the zeros that AᵀA or AAᵀ
+      has because the map is not square.
+    Source: Golub and Kahan 1965, section 3; Saad 2011, sections 3.2 and 6.7 (convergence, interlacing).
+    """
+    if not 1 <= count <= steps:
+        raise ValueError(f"smallest_singular_values: count must be between 1 and the {steps} steps, got {count}")
+    values, errors, _ = _ritz(linear, steps, key)
+    return _padded(values[::-1], count), _padded(errors[::-1], count)
 
 
 def spectral_density(linear: LinearMap, probes: int, steps: int, key: PRNGKeyArray) -> Density:
@@ -143,6 +165,11 @@ def spectral_quantile(
         return jnp.where(jnp.isnan(nodes).any(), jnp.nan, places.ravel()[order][index.clip(max=places.size - 1)])
 
     return quantile(before), quantile(nodes), quantile(after)
+
+
+def _padded(values: Array, count: int) -> Array:
+    """The first `count` values, NaN where there are fewer."""
+    return jnp.pad(values[:count], (0, max(0, count - len(values))), constant_values=jnp.nan)
 
 
 def _ritz(linear: LinearMap, steps: int, key: Array) -> tuple[Array, Array, Array]:

@@ -1,32 +1,36 @@
-"""Singular values of the Jacobian of the last hidden state by the first: all of them, or what can be had without it.
+"""Singular values of a layer's Jacobian by an earlier layer: all of them, or what can be had without forming it.
 
-Batch norm couples the rows of a batch, so the Jacobian has two honest readings. `coupled` differentiates the whole
-batch's output by the whole batch's input, statistics included. `frozen` holds the statistics at the batch's values;
-rows are then independent and every sample has a Jacobian of its own. Without batch norm the coupled Jacobian is
-block-diagonal and holds exactly the frozen ones.
+By default it is that of the last hidden state by the first. The two readings of it are those of `probes.hiddenmap`.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import Array
-from jaxtyping import Float
+from jaxtyping import Float, PRNGKeyArray
 
 from kernels.linalg import singular_values
 from nets import Network
-from probes.matrixfree import derivative, spectral_density, spectral_moment, top_singular_values
-from probes.network import Inputs, training_copy
+from probes.hiddenmap import BLOCKS, Layer, Reading, hidden_map
+from probes.matrixfree import (
+    derivative,
+    smallest_singular_values,
+    spectral_density,
+    spectral_moment,
+    top_singular_values,
+)
+from probes.network import Inputs
 
-Reading = Literal["coupled", "frozen"]
-
-# What a matrix-free spectrum tells by default: so many largest values, from so many steps; the mean of squares from
-# so many random vectors. 20 values of a Jacobian of 20 layers have converged to 1e-4 by then.
+# What a matrix-free spectrum tells by default: so many largest values, from so many steps; the density from so many
+# random vectors, and so many nodes each. 20 values of a Jacobian of 20 layers have converged to 1e-4 by then.
 TOP = 20
 _STEPS = 80
-_VECTORS = 8
+VECTORS = 8
+NODES = 6
+
+Spectrum = TypeVar("Spectrum")
 
 
 class LeadingSpectrum(NamedTuple):
@@ -37,65 +41,47 @@ class LeadingSpectrum(NamedTuple):
       errors: a true one lies within this of each, up to the rounding of the products.
       mean_square: mean of σ² over all of them.
       mean_square_error: its standard error, over random vectors.
+      nodes, weights: for every random vector a Gauss rule of the density of all, see `probes.matrixfree`.
     """
 
     values: Float[Array, "*samples top"]
     errors: Float[Array, "*samples top"]
     mean_square: Float[Array, "*samples"]
     mean_square_error: Float[Array, "*samples"]
+    nodes: Float[Array, "*samples vectors nodes"]
+    weights: Float[Array, "*samples vectors nodes"]
 
 
-def hidden_map(
-    network: Network, x: Inputs, reading: Reading, samples: int | None = None
-) -> tuple[Callable[[Array], Array], Float[Array, "samples *size"]]:
-    """A network's blocks as a pure function of the first hidden state, and that state.
+class SmallestSpectrum(NamedTuple):
+    """What products with a Jacobian tell of its smallest singular values, one entry a matrix.
 
-    Args:
-      network: has a stem, blocks, a head; it is not changed, and batch norm is read as in training mode.
-      x: a batch of inputs.
-      reading: see the module's docstring.
-      samples: how many of the batch's first samples to give, by default all. The frozen reading takes its statistics
-        from all of `x` nevertheless; the coupled one, whose rows are coupled by them, from these alone.
-
-    Raises:
-      ValueError: an unknown reading, or more samples than `x` has.
+    Attributes:
+      values: the smallest ones found, smallest first; NaN where there are fewer.
+      errors: a true one lies within this of each, up to the rounding of the products.
     """
-    if reading not in ("coupled", "frozen"):
-        raise ValueError(f"jacobian: reading must be 'coupled' or 'frozen', got {reading!r}")
-    samples = len(x) if samples is None else samples
-    if not 1 <= samples <= len(x):
-        raise ValueError(f"jacobian: samples must be between 1 and the batch's {len(x)}, got {samples}")
-    copy = training_copy(network)
-    if reading == "frozen":
-        # With momentum 0 the running statistics become the batch's; evaluation mode then holds them there.
-        copy.set_attributes(momentum=0.0, raise_if_not_found=False)
-        copy(x)
-        copy.eval()
-    h = copy.sections["stem"](x[:samples])
-    graphdef, state = nnx.split(copy)
-    arrays = nnx.as_pure(state)
 
-    def blocks(h: Array) -> Array:
-        for section in nnx.merge(graphdef, arrays).hidden.values():
-            h = section(h)
-        return h
-
-    return blocks, h
+    values: Float[Array, "*samples count"]
+    errors: Float[Array, "*samples count"]
 
 
 def jacobian(
-    network: Network, x: Inputs, reading: Reading = "frozen", samples: int | None = None
+    network: Network,
+    x: Inputs,
+    reading: Reading = "frozen",
+    samples: int | None = None,
+    *,
+    between: tuple[Layer, Layer] = BLOCKS,
 ) -> Float[Array, "rows columns"] | Float[Array, "samples rows columns"]:
-    """The Jacobian `d h_last / d h_0` of a network's blocks at the hidden states of the batch `x`.
+    """The Jacobian of a network's layer by an earlier one at the batch `x`, by default `d h_last / d h_0`.
 
-    Arguments and errors are those of `hidden_map`. Cost: as many backward passes of the samples as the last hidden
-    state has entries, of one sample (frozen) or of all (coupled).
+    Arguments and errors are those of `hidden_map`. Cost: as many backward passes of the samples through these layers as
+    the later one has entries, of one sample (frozen) or of all (coupled).
 
     Returns:
       frozen: one Jacobian a sample, output by input; coupled: one matrix, of all samples' outputs by all inputs.
     """
-    blocks, h = hidden_map(network, x, reading, samples)
-    y, pull = jax.vjp(blocks, h)
+    layers, h = hidden_map(network, x, reading, samples, between=between)
+    y, pull = jax.vjp(layers, h)
     pull = jax.vmap(pull)
     if reading == "coupled":
         return pull(jnp.eye(y.size, dtype=h.dtype).reshape(y.size, *y.shape))[0].reshape(y.size, h.size)
@@ -106,18 +92,20 @@ def jacobian(
 
 
 def jacobian_spectrum(
-    network: Network, x: Inputs, reading: Reading = "frozen", samples: int | None = None
+    network: Network,
+    x: Inputs,
+    reading: Reading = "frozen",
+    samples: int | None = None,
+    *,
+    between: tuple[Layer, Layer] = BLOCKS,
 ) -> Float[Array, " values"] | Float[Array, "samples values"]:
-    """All singular values of `jacobian(network, x, reading, samples)`, largest first; NaN where it is not finite.
+    """All singular values of `jacobian` with the same arguments, largest first; NaN where it is not finite.
 
     Cost: that of `jacobian`, and a dense SVD of each matrix, O(rows columns min(rows, columns)).
     Source: Saxe et al. 2014; Pennington et al. 2017.
     """
-    matrix = jacobian(network, x, reading, samples)
-    finite = jnp.isfinite(matrix).all((-2, -1))
-    # LAPACK is never shown a NaN: some builds do not return from one.
-    safe = jnp.where(finite[..., None, None], matrix, 0)
-    return jnp.where(finite[..., None], jnp.vectorize(singular_values, signature="(m,n)->(k)")(safe), jnp.nan)
+    matrix = jacobian(network, x, reading, samples, between=between)
+    return jnp.vectorize(singular_values, signature="(m,n)->(k)")(matrix)
 
 
 def leading_spectrum(
@@ -126,32 +114,98 @@ def leading_spectrum(
     reading: Reading = "frozen",
     samples: int | None = None,
     *,
+    key: PRNGKeyArray,
     top: int = TOP,
     steps: int = _STEPS,
-    vectors: int = _VECTORS,
+    vectors: int = VECTORS,
+    nodes: int = NODES,
+    between: tuple[Layer, Layer] = BLOCKS,
 ) -> LeadingSpectrum:
-    """The largest singular values of the same Jacobians, and their mean square, without forming any.
+    """The largest singular values of the same Jacobians, and the density of all of them, without forming any.
 
-    Random vectors are the same at every call. Cost: `steps` forward and backward derivatives for the largest, as many
-    again as `vectors` for the mean square, all samples at once.
+    Cost: `steps` forward and backward derivatives for the largest, `vectors nodes` more for the density, all samples at
+    once.
 
     Args:
-      network, x, reading, samples: as for `hidden_map`, whose errors it has.
+      network, x, reading, samples, between: as for `hidden_map`, whose errors it has.
+      key: draws the random vectors, others for every sample.
       top: how many singular values.
       steps: of the Golub-Kahan recurrence they are taken from.
-      vectors: random vectors the mean square is estimated from.
+      vectors, nodes: random vectors that the density is estimated from, and singular values of each one's Gauss rule.
 
     Source: `probes.matrixfree`.
     """
-    blocks, h = hidden_map(network, x, reading, samples)
-    for_top, for_density = jax.random.split(jax.random.key(0))
+    layers, h = hidden_map(network, x, reading, samples, between=between)
 
-    def of(blocks: Callable[[Array], Array], h: Array) -> LeadingSpectrum:
-        linear = derivative(blocks, h)
-        # One step is enough for the first moment: it is the Rayleigh quotient of the random vector.
-        density = spectral_density(linear, vectors, 1, for_density)
-        return LeadingSpectrum(*top_singular_values(linear, top, steps, for_top), *spectral_moment(density, 1))
+    def of(layers: Callable[[Array], Array], h: Array, key: Array) -> LeadingSpectrum:
+        linear = derivative(layers, h)
+        for_top, for_density = jax.random.split(key)
+        density = spectral_density(linear, vectors, nodes, for_density)
+        values, errors = top_singular_values(linear, top, steps, for_top)
+        return LeadingSpectrum(values, errors, *spectral_moment(density, 1), *density)
 
+    return _by_reading(of, reading, layers, h, key)
+
+
+def smallest_spectrum(
+    network: Network,
+    x: Inputs,
+    reading: Reading = "frozen",
+    samples: int | None = None,
+    *,
+    key: PRNGKeyArray,
+    count: int = 1,
+    steps: int = _STEPS,
+    between: tuple[Layer, Layer] = BLOCKS,
+) -> SmallestSpectrum:
+    """The smallest singular values of the same Jacobians, without forming any: upper bounds, late to converge.
+
+    Cost: `steps` forward and backward derivatives, all samples at once.
+
+    Args:
+      network, x, reading, samples, between: as for `hidden_map`, whose errors it has.
+      key: draws the random vector, another for every sample.
+      count: how many singular values.
+      steps: of the Golub-Kahan recurrence; as many as the smaller layer has entries make them exact.
+
+    Source: `probes.matrixfree.smallest_singular_values`.
+    """
+    layers, h = hidden_map(network, x, reading, samples, between=between)
+
+    def of(layers: Callable[[Array], Array], h: Array, key: Array) -> SmallestSpectrum:
+        return SmallestSpectrum(*smallest_singular_values(derivative(layers, h), count, steps, key))
+
+    return _by_reading(of, reading, layers, h, key)
+
+
+def condition_number(values: Float[Array, "*matrices values"]) -> Float[Array, "*matrices"]:
+    """The largest of each matrix's singular values over its smallest.
+
+    Infinite if one is exactly 0 (the zero matrix included); zeros of a dense SVD that are so only to rounding give
+    1 / epsilon or so. NaN if one is NaN. Cost: no pass of the network. Source: Golub and Van Loan 2013, section 2.6.2.
+    """
+    smallest = values.min(-1)
+    return jnp.where(smallest == 0, jnp.inf, values.max(-1) / jnp.where(smallest == 0, 1, smallest))
+
+
+def isometry_distance(values: Float[Array, "*matrices values"]) -> Float[Array, "*matrices"]:
+    """How far each matrix is from a multiple of an isometry: the variance of its log singular values, `Var(log σ)`.
+
+    0 if all are equal; the mean of log σ, a multiple's size, does not count. Infinite if one is exactly 0, NaN if one
+    is NaN. Cost: no pass of the network. Source: dynamical isometry, Saxe et al. 2014; Pennington et al. 2017.
+    """
+    spread = jnp.log(jnp.where(values == 0, 1, values)).var(-1)
+    return jnp.where((values == 0).any(-1) & ~jnp.isnan(spread), jnp.inf, spread)
+
+
+def _by_reading(
+    of: Callable[[Callable[[Array], Array], Array, Array], Spectrum],
+    reading: Reading,
+    layers: Callable[[Array], Array],
+    h: Array,
+    key: Array,
+) -> Spectrum:
+    """What `of` says of the batch as a whole (coupled), or of each sample (frozen)."""
     if reading == "coupled":
-        return of(blocks, h)
-    return jax.vmap(lambda h: of(lambda one: blocks(one[None])[0], h))(h)
+        return of(layers, h, key)
+    return jax.vmap(lambda h, key: of(lambda one: layers(one[None])[0], h, key))(h, jax.random.split(key, len(h)))

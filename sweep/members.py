@@ -147,3 +147,8 @@ def data_key(seed: int | Int[Array, ""]) -> Key[Array, ""]:
 def augmentation_key(seed: int | Int[Array, ""]) -> Key[Array, ""]:
     """The key of what is done at random to the images that a member of this seed sees."""
     return jax.random.split(jax.random.key(seed), 3)[2]
+
+
+def probe_key(seed: int | Int[Array, ""]) -> Key[Array, ""]:
+    """The key of whatever is random in measuring a member of this seed."""
+    return jax.random.split(jax.random.key(seed), 4)[3]

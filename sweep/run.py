@@ -18,7 +18,7 @@ from sweep.devices import sharded, use_every_core
 from sweep.engine import STEPS_PER_CALL, Data, Engine, TrainState, put
 from sweep.ensemble import Ensemble
 from sweep.errors import UserError
-from sweep.measure import applicable, measure, probe_rows
+from sweep.measure import chosen, measure, probe_rows, remarks
 from sweep.placement import shard_count
 from sweep.plan import members_of, structures_of
 from sweep.progress import RunProgress
@@ -57,6 +57,7 @@ def run(config: Config, console: Console | None = None) -> Path:
     structures = structures_of(config, dataset.image_shape, dataset.classes)
     shards = max(shard_count(members, jax.device_count()) for members in structures.values())
     ensembles = [Ensemble.of(structure, members, shards) for structure, members in structures.items()]
+    not_measured = remarks(config, ensembles)
     data = put(dataset, shards)
     record: dict[str, Any] = provenance() | {"status": "running", "programs": []}
     store = Store.create(config, ensembles, record)
@@ -68,6 +69,8 @@ def run(config: Config, console: Console | None = None) -> Path:
         console.print(
             f"{len(members_of(config))} members on {devices}, {samples}, writing to {directory}", highlight=False
         )
+        for line in not_measured:
+            console.print(line, highlight=False)
         with RunProgress(config.steps * len(ensembles), console) as progress:
             for ensemble in ensembles:
                 record["programs"].append(_train(config, ensemble, data, store, progress))
@@ -97,7 +100,7 @@ def _present(directory: Path, report: bool, console: Console) -> None:
     written = [directory / RESULTS]
     if report:
         with console.status("drawing figures"):
-            written += analysis.report(directory)
+            written += analysis.write_report(directory)
     for path in written:
         console.print(str(path), highlight=False, soft_wrap=True)
 
@@ -142,13 +145,12 @@ def _train(
 
     progress.doing(f"{title}: compiling")
     clock = time.perf_counter()
-    samples = config.spectrum_batch_size
-    names = tuple(applicable(ensemble, samples))
+    probes, samples = chosen(config, ensemble), config.spectrum_batch_size
     with Compiler() as compiler:
         initialization = engine.init.lower(engine, ensemble.traits, len(data.train_labels))
         outline = sharded(initialization.out_info, ensemble.shards)
         programs = [compiler.quickly(initialization)]
-        programs.append(compiler.quickly(measure.lower(names, samples, ensemble, *outline[1:3], data, rows)))
+        programs.append(compiler.quickly(measure.lower(probes, samples, ensemble, *outline[:3], data, rows)))
         programs.append(compiler.compile(engine.train.lower(engine, outline, data, jnp.int32(0))))
         programs.append(compiler.compile(engine.evaluate.lower(engine, *outline[1:3], data)))
         init, probe, train, evaluate = (program.result() for program in programs)
@@ -158,7 +160,7 @@ def _train(
     def measured(step: int, state: TrainState) -> None:
         progress.doing(f"{title}: measuring step {step}")
         loss, accuracy = evaluate(state.params, state.rest, data)
-        found = dict(probe(state.params, state.rest, data, rows)) | {
+        found = dict(probe(state.traits, state.params, state.rest, data, rows)) | {
             "test_loss": loss,
             "test_accuracy": accuracy,
         }
@@ -166,7 +168,6 @@ def _train(
         # The training loss is the one before a step: what the last steps did shows first in this one.
         diverged = to_store(state.diverged)
         store.write_diverged(block, np.where((diverged < 0) & ~np.isfinite(to_store(loss)), step, diverged))
-        progress.doing(f"{title}: training")
 
     train_seconds = probe_seconds = 0.0
     steps_per_call = 1
@@ -186,6 +187,8 @@ def _train(
         clock = time.perf_counter()
         measured(stop, state)
         probe_seconds += time.perf_counter() - clock
+        share = probe_seconds / (train_seconds + probe_seconds)
+        progress.doing(f"{title}: training, {share:.0%} of the time measuring")
     jax.block_until_ready(state)
     return {
         "structure": title,

@@ -17,12 +17,11 @@ import xarray as xr
 import yaml
 import zarr
 
-from probes.signals import PERCENTILES
 from sweep.config import Config
 from sweep.engine import STEPS_PER_CALL
 from sweep.ensemble import Ensemble
 from sweep.errors import UserError
-from sweep.measure import applicable, dimensions
+from sweep.measure import chosen, dimensions
 from sweep.members import Member
 from sweep.plan import members_of
 
@@ -145,8 +144,10 @@ def _template(config: Config, ensembles: Sequence[Ensemble]) -> xr.Dataset:
         "test_accuracy": empty(("member", "probe_step"), "share of the test set classified correctly"),
         "diverged_step": empty(("member",), "first step whose loss was not finite"),
     }
+    labels: dict[str, np.ndarray] = {}
     for ensemble in ensembles:
-        for probe in applicable(ensemble, config.spectrum_batch_size).values():
+        for probe in chosen(config, ensemble):
+            labels |= {dim: np.asarray(values) for dim, values in probe.coordinates.items()}
             for name, variable in probe.variables.items():
                 variables[name] = empty(("member", "probe_step", *variable.dims), variable.long_name)
     coordinates = {
@@ -157,11 +158,11 @@ def _template(config: Config, ensembles: Sequence[Ensemble]) -> xr.Dataset:
     return xr.Dataset(
         variables,
         coordinates
+        | labels
         | {
             "step": np.arange(config.steps),
             "probe_step": np.asarray(config.measured_steps),
             "layer": np.arange(sizes["layer"]),
-            "percentile": np.asarray(PERCENTILES),
         },
     )
 

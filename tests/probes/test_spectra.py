@@ -110,7 +110,7 @@ def test_a_cnns_spectrum_without_its_jacobian(double, convolutional, reading):
     """The 20 largest values against a dense SVD of `jacrev`, and the mean square within its stated error."""
     network, x = convolutional
     samples = 3
-    found = jax.jit(lambda x: leading_spectrum(network, x, reading, samples))(x)
+    found = jax.jit(lambda x: leading_spectrum(network, x, reading, samples, key=jax.random.key(0)))(x)
     blocks, h = hidden_map(network, x, reading, samples)
     if reading == "coupled":
         dense = jax.jacrev(blocks)(h).reshape(1, -1, h.size)
@@ -122,6 +122,10 @@ def test_a_cnns_spectrum_without_its_jacobian(double, convolutional, reading):
     np.testing.assert_allclose(values, exact[:, :20], rtol=1e-4, atol=1e-12 * exact.max())
     distances = np.abs(values[:, :, None] - exact[:, None]).min(-1)
     assert (distances <= errors + 1e-12 * exact[:, :1]).all()
+    # What the rules of all random vectors say of the second moment is what is told of it, and nothing is left out.
+    np.testing.assert_allclose(found.weights.sum(-1), 1, rtol=1e-5)
+    second = (found.weights * found.nodes**2).sum(-1).mean(-1)
+    np.testing.assert_allclose(second, found.mean_square, rtol=1e-5)
     mean_square, error = (np.asarray(a).reshape(-1) for a in (found.mean_square, found.mean_square_error))
     # Student's t with 7 degrees of freedom is beyond 5.4 once in a thousand.
     assert (np.abs(mean_square - np.square(exact).mean(1)) < 5.4 * error).all()

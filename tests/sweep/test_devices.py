@@ -12,7 +12,7 @@ import pytest
 
 from sweep.engine import Engine, put
 from sweep.ensemble import Ensemble
-from sweep.measure import applicable, measure
+from sweep.measure import chosen, measure
 from sweep.plan import structures_of
 from tests.sweep.test_member import CONFIG, assert_same, dataset
 
@@ -31,7 +31,8 @@ def trained(shards):
     compiled = engine.train.lower(engine, state, data, jnp.int32(12)).compile()
     state, losses = compiled(state, data, jnp.int32(12))
     loss, accuracy = engine.evaluate(state.params, state.rest, data)
-    found = measure(tuple(applicable(ensemble, 2)), 2, ensemble, state.params, state.rest, data, jnp.arange(8))
+    arrays = state.traits, state.params, state.rest
+    found = measure(chosen(UNEVEN, ensemble), 2, ensemble, *arrays, data, jnp.arange(8))
     numbers = {"losses": jnp.swapaxes(losses, 1, 2), "loss": loss, "accuracy": accuracy} | dict(found)
     params = {}
     for shard in range(shards):

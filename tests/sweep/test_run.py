@@ -4,6 +4,7 @@ import io
 import json
 import logging
 from dataclasses import asdict
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,11 +13,12 @@ import yaml
 from rich.console import Console
 
 import analysis
-from probes import forward_signals, gradient_flow, jacobian_spectrum
+from probes import PROBES, forward_signals, gradient_flow, jacobian_spectrum
 from sweep import Config, Interrupted, UserError, run
 from sweep.data import load
-from sweep.engine import put
-from sweep.measure import probe_rows
+from sweep.engine import Engine, put
+from sweep.ensemble import Ensemble
+from sweep.measure import chosen, dimensions, measure, probe_rows, remarks
 from sweep.plan import structures_of
 from sweep.store import Store
 
@@ -134,6 +136,42 @@ def test_what_is_stored_is_what_the_probes_say(finished):
             np.testing.assert_allclose(stored.test_accuracy, accuracy, atol=1 / 360)
 
 
+@pytest.mark.parametrize("name", PROBES)
+def test_every_probe_stores_what_it_says(name):
+    """Each part, on the ensembles it applies to: its variables, in the dimensions it names, none of them empty."""
+    config = small(Path("runs"), seeds=(0,), learning_rates=(0.02,), probes=(name,))
+    ensembles = [Ensemble.of(*group) for group in structures_of(config, (8, 8, 1), 10).items()]
+    data, sizes = put(load("digits")), dimensions(config, ensembles)
+    lines = [line for line in remarks(config, ensembles) if "theory" not in line]
+    assert len(lines) == (name == "spectra")
+    rows = probe_rows(config, 1437)
+    for ensemble in ensembles:
+        engine = Engine(config, ensemble)
+        state = engine.init(ensemble.traits, 1437)
+        probes = chosen(config, ensemble)
+        measured = measure(probes, 3, ensemble, state.traits, state.params, state.rest, data, rows)
+        variables = {name: variable for probe in probes for name, variable in probe.variables.items()}
+        assert measured.keys() == variables.keys()
+        for variable, values in measured.items():
+            assert values.shape == (1, len(ensemble.members), *(sizes[dim] for dim in variables[variable].dims))
+            assert np.isfinite(values).any(), variable
+
+
+def test_a_probe_that_applies_to_no_network_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--probes branches does not apply: no net has skip connections"):
+        run(small(tmp_path, nets=("plain",), probes=("signals", "branches")), quiet())
+    with pytest.raises(
+        UserError, match=r"--probes tangent does not apply: the kernel of 128 samples and 10 classes has"
+    ):
+        run(small(tmp_path, probes=("tangent",), probe_batch_size=128, spectrum_batch_size=128), quiet())
+    assert not (tmp_path / "small").exists()
+
+
+def test_what_is_not_measured_is_said(finished):
+    printed = " ".join(finished[2].split())
+    assert "spectra of norm=none: without batch norm the coupled reading has the frozen one's values" in printed
+
+
 def test_the_train_step_compiles_once_a_structure(tmp_path, caplog):
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         run(small(tmp_path, report=False, probe_steps=(1, 2, 7)), quiet())
@@ -192,4 +230,4 @@ def test_an_interrupt_leaves_a_readable_run(tmp_path, monkeypatch):
     assert np.isfinite(second.test_accuracy.isel(probe_step=slice(2))).all()
     assert np.isnan(second.test_accuracy.isel(probe_step=2)).all()
     assert np.isfinite(second.train_loss.isel(step=slice(6))).all()
-    assert analysis.report(tmp_path / "small")
+    assert analysis.write_report(tmp_path / "small")

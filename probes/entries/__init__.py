@@ -1,0 +1,1 @@
+"""What sweeps store of each probe, a file a subject."""
