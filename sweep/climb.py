@@ -2,9 +2,14 @@
 
 JAX's `scan` has a derivative too, but one that makes that memory anew with every call, fills it with zeros, and keeps
 an output that is the next layer's input twice. And its length is fixed.
+
+Where the memory is too small for all layers it holds those of a chunk, and the hidden state before every chunk. The
+derivative then computes each chunk's layers a second time, a third more work in all (Griewank & Walther 2000; Chen et
+al. 2016, section 4, for chunks of the square root of all layers).
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -13,6 +18,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Float, Int, PyTree
+
+# How many of so many layers are a chunk.
+REMATERIALIZATIONS: Mapping[str, Callable[[int], int]] = {
+    "none": lambda layers: layers,
+    "sqrt": lambda layers: math.isqrt(layers - 1) + 1,
+}
 
 # `layer(params, rest, h)`, the next hidden state and the layer's updated variables.
 Layer = Callable[[PyTree[Array], PyTree[Array], Array], tuple[Array, PyTree[Array]]]
@@ -37,13 +48,15 @@ class Room(NamedTuple):
     """Memory for what a stack's derivative keeps; what it holds before does not matter.
 
     Attributes:
-      states: the hidden states, before the first layer and after every one.
-      others: what else the layers' derivatives keep, `[layer, ...]`.
+      states: the hidden states of a chunk, before its first layer and after every one.
+      others: what else the derivatives of a chunk's layers keep, `[layer, ...]`.
+      entries: the hidden states before every chunk; none if one chunk is all.
       pullback: where the derivative finds what in these.
     """
 
     states: Float[Array, "state ..."]
     others: list[Array]
+    entries: Float[Array, "chunk ..."]
     pullback: Pullback
 
 
@@ -51,13 +64,18 @@ def ascend(
     layer: Layer, params: PyTree[Array], rest: PyTree[Array], layers: int | Int[Array, ""], h: Float[Array, "..."]
 ) -> tuple[Float[Array, "..."], PyTree[Array]]:
     """The hidden state after the first `layers` layers of a stack `[layer, ...]`, and the variables updated."""
+    return _ascend(layer, params, rest, 0, layers, h)
 
+
+def _ascend(
+    layer: Layer, params: PyTree[Array], rest: PyTree[Array], start: int | Array, stop: int | Array, h: Array
+) -> tuple[Array, PyTree[Array]]:
     def body(i: Array, carry: tuple) -> tuple:
         h, rest = carry
         h, updated = layer(_row(params, i), _row(rest, i), h)
         return h, _put(rest, updated, i)
 
-    return lax.fori_loop(0, layers, body, (h, rest))
+    return lax.fori_loop(start, stop, body, (h, rest))
 
 
 def climb(
@@ -87,13 +105,18 @@ def climb(
     return _climb(layer, params, rest, layers, h, room, gradients)
 
 
-def room_for(layer: Layer, params: PyTree[Array], rest: PyTree[Array], layers: int, h: Any) -> Room:
-    """Room for so many layers of a hidden state like `h`."""
+def room_for(
+    layer: Layer, params: PyTree[Array], rest: PyTree[Array], layers: int, h: Any, remat: str = "none"
+) -> Room:
+    """Room for so many layers of a hidden state like `h`, in chunks as `REMATERIALIZATIONS` says."""
     pullback, leaves = _pullback(layer, params, rest, h)
     others = [leaf for leaf, source in zip(leaves, pullback.sources, strict=True) if source is None]
+    chunk = REMATERIALIZATIONS[remat](layers)
+    entries = -(-layers // chunk) if chunk < layers else 0
     return Room(
-        jnp.zeros((layers + 1, *h.shape), h.dtype),
-        [jnp.zeros((layers, *leaf.shape), leaf.dtype) for leaf in others],
+        jnp.zeros((chunk + 1, *h.shape), h.dtype),
+        [jnp.zeros((chunk, *leaf.shape), leaf.dtype) for leaf in others],
+        jnp.zeros((entries, *h.shape), h.dtype),
         pullback,
     )
 
@@ -126,39 +149,76 @@ def _forward(
     room: Room,
     gradients: PyTree[Array],
 ) -> tuple[tuple, tuple]:
+    if not len(room.entries):
+        after, updated, room = _keep(layer, params, rest, jnp.zeros_like(layers), layers, h, room)
+        return (after, updated, room), (params, rest, layers, room, gradients)
+    chunk = len(room.states) - 1
+
+    def body(k: Array, carry: tuple) -> tuple:
+        h, updated, entries = carry
+        entries = _put(entries, h, k)
+        h, updated = _ascend(layer, params, updated, k * chunk, jnp.minimum((k + 1) * chunk, layers), h)
+        return h, updated, entries
+
+    after, updated, entries = lax.fori_loop(0, -(-layers // chunk), body, (h, rest, room.entries))
+    room = room._replace(entries=entries)
+    return (after, updated, room), (params, rest, layers, room, gradients)
+
+
+def _keep(
+    layer: Layer, params: PyTree[Array], rest: PyTree[Array], start: Array, stop: Array, h: Array, room: Room
+) -> tuple[Array, PyTree[Array], Room]:
+    """From layer `start` to `stop`, keeping all that their derivatives need."""
+
     def body(i: Array, carry: tuple) -> tuple:
         h, rest, states, others = carry
         h, pull, updated = _pull(layer, _row(params, i), _row(rest, i), h)
         new = [
             leaf for leaf, source in zip(jax.tree.leaves(pull), room.pullback.sources, strict=True) if source is None
         ]
-        return h, _put(rest, updated, i), _put(states, h, i + 1), _put(others, new, i)
+        return h, _put(rest, updated, i), _put(states, h, i - start + 1), _put(others, new, i - start)
 
-    start = h, rest, room.states.at[0].set(h), room.others
-    after, updated, states, others = lax.fori_loop(0, layers, body, start)
-    room = room._replace(states=states, others=others)
-    return (after, updated, room), (params, rest, layers, room, gradients)
+    begin = h, rest, room.states.at[0].set(h), room.others
+    after, updated, states, others = lax.fori_loop(start, stop, body, begin)
+    return after, updated, room._replace(states=states, others=others)
 
 
 def _backward(layer: Layer, residuals: tuple, cotangents: tuple) -> tuple:
-    del layer  # its pullback is all that is needed
     (params, rest, layers, room, gradients), (h, _, _) = residuals, cotangents
     own = jax.tree.leaves((params, rest))
 
-    def body(i: Array, carry: tuple) -> tuple:
-        h, gradients = carry
-        i = layers - 1 - i
-        others = iter(_row(room.others, i))
+    def through(start: Array, stop: Array, room: Room, h: Array, gradients: PyTree[Array]) -> tuple:
+        def body(i: Array, carry: tuple) -> tuple:
+            h, gradients = carry
+            i = stop - 1 - (i - start)
+            others = iter(_row(room.others, i - start))
 
-        def leaf(source: int | None) -> Array:
-            if source is None:
-                return next(others)
-            return _row(own[source], i) if source < len(own) else _row(room.states, i + source - len(own))
+            def leaf(source: int | None) -> Array:
+                if source is None:
+                    return next(others)
+                if source < len(own):
+                    return _row(own[source], i)
+                return _row(room.states, i - start + source - len(own))
 
-        gradient, h = jax.tree.unflatten(room.pullback.structure, map(leaf, room.pullback.sources))(h)
-        return h, _put(gradients, gradient, i)
+            gradient, h = jax.tree.unflatten(room.pullback.structure, map(leaf, room.pullback.sources))(h)
+            return h, _put(gradients, gradient, i)
 
-    h, gradients = lax.fori_loop(0, layers, body, (h, gradients))
+        return lax.fori_loop(start, stop, body, (h, gradients))
+
+    if not len(room.entries):
+        h, gradients = through(jnp.zeros_like(layers), layers, room, h, gradients)
+        return gradients, None, None, h, None, None
+    chunk = len(room.states) - 1
+    chunks = -(-layers // chunk)
+
+    def body(k: Array, carry: tuple) -> tuple:
+        h, gradients, room = carry
+        k = chunks - 1 - k
+        start, stop = k * chunk, jnp.minimum((k + 1) * chunk, layers)
+        _, _, room = _keep(layer, params, rest, start, stop, _row(room.entries, k), room)
+        return *through(start, stop, room, h, gradients), room
+
+    h, gradients, _ = lax.fori_loop(0, chunks, body, (h, gradients, room))
     return gradients, None, None, h, None, None
 
 

@@ -11,7 +11,9 @@ import tyro
 from nets import ACTIVATIONS, INITIALIZERS, NORMS, ORDERS, SKIP_STRENGTH
 from nets.basic import SHORTCUTS
 from nets.cnn import blocks_per_stage
+from probes import PROBES
 from sweep.augmentations import AUGMENTATIONS
+from sweep.climb import REMATERIALIZATIONS
 from sweep.data import DATASETS
 from sweep.errors import UserError, unknown
 from sweep.members import ARCHITECTURES
@@ -34,6 +36,8 @@ CHOICES: dict[str, Iterable[str]] = {
     "dataset": DATASETS,
     "augment": AUGMENTATIONS,
     "precision": PRECISIONS,
+    "remat": REMATERIALIZATIONS,
+    "probes": PROBES,
 }
 
 
@@ -90,8 +94,11 @@ class Config:
     precision: Annotated[str, _choice("precision")] = "full"
     """What training steps compute in: single precision (double with JAX_ENABLE_X64=1), or bfloat16 with statistics,
     weights and everything measured in full."""
+    remat: Annotated[str, _choice("remat")] = "none"
+    """What the backward pass keeps of hidden states: all, or those of every sqrt(depth)-th layer, from which it
+    computes the others again."""
     dataset: Annotated[str, _choice("dataset")] = "digits"
-    """Data set; digits comes with scikit-learn, the others are read from --data-dir."""
+    """Data set; digits comes with scikit-learn, noise is white, the others are read from --data-dir."""
     data_dir: Path | None = None
     """Folder that holds the data set's files."""
     augment: Annotated[str, _choice("augment")] = "none"
@@ -100,12 +107,15 @@ class Config:
     """Samples per step."""
     steps: int = 300
     """Training steps."""
+    probes: Annotated[tuple[str, ...], _choice("probes", True)] = ("signals", "gradients", "spectra")
+    """What to measure."""
     probe_steps: tuple[int, ...] | None = None
     """Steps at which to measure, besides 0 and the last; by default 1, 3, 10, 30, 100, 300, ..."""
     probe_batch_size: int = 128
-    """Training samples that the gradient and signal probes see."""
+    """Training samples that the probes see."""
     spectrum_batch_size: int = 8
-    """Samples of these at which Jacobian spectra are taken; coupled ones use these samples' own batch statistics."""
+    """Samples of these at which Jacobian spectra and tangent kernels are taken; coupled spectra use these samples' own
+    batch statistics."""
     test_samples: int | None = None
     """Test samples that are evaluated, by default all."""
     out: Path = Path("runs")

@@ -130,7 +130,7 @@ class Engine:
     def room(self, state: TrainState, data: Data) -> PyTree[Array]:
         """Memory for the `gradients` of a step."""
         _, x, _ = jax.eval_shape(self.batch, state.traits, state.order, state.step, data)
-        return self.ensemble.room(self._modules, state.params, state.rest, x)
+        return self.ensemble.room(self._modules, state.params, state.rest, x, self.config.remat)
 
     def batch(self, traits: Traits, order: Array, step: Array, data: Data) -> tuple[Array, Array, Array]:
         """The step's order, inputs and labels, by member: each seed shuffles anew in every epoch and drops the rest.

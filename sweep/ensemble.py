@@ -232,14 +232,17 @@ class Ensemble:
         kept = {name: tuple(zip(rooms[name], gradients[name], strict=True)) for name in rooms}
         return gradients, (losses, updated, kept)
 
-    def room(self, modules: Modules, params: Parts, rest: Parts, x: Any) -> PyTree[Array]:
-        """Memory for what `gradients` keeps between its forward and its backward pass, for inputs like `x`."""
+    def room(self, modules: Modules, params: Parts, rest: Parts, x: Any, remat: str) -> PyTree[Array]:
+        """Memory for what `gradients` keeps between its forward and its backward pass, for inputs like `x`.
+
+        `remat` is a name in `sweep.climb.REMATERIALIZATIONS`.
+        """
         if self.one_at_a_time:
-            return serial.room(self._queues, modules, params, rest, x)
+            return serial.room(self._queues, modules, params, rest, x, remat)
         found = {}
         for name, module in modules.items():
             if isinstance(layout := self.layouts.get(name), Staircase):
-                found[name] = layout.room(module, params[name], rest[name], x)
+                found[name] = layout.room(module, params[name], rest[name], x, remat)
             else:
                 x, _ = jax.eval_shape(jax.vmap(module), params[name], rest[name], x)
         return found

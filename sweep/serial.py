@@ -73,7 +73,7 @@ def gradients(
     return found, (losses, updated, kept)
 
 
-def room(queues: Mapping[str, Queue], modules: Modules, params: Parts, rest: Parts, x: Any) -> Kept:
+def room(queues: Mapping[str, Queue], modules: Modules, params: Parts, rest: Parts, x: Any, remat: str) -> Kept:
     """What `gradients` needs for batches like `x`: memory for the stacks of the deepest member."""
     found: Kept = {}
     h = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
@@ -81,7 +81,7 @@ def room(queues: Mapping[str, Queue], modules: Modules, params: Parts, rest: Par
         if name in queues:
             layers = max(queues[name].depths)
             gradients = jax.tree.map(lambda leaf, n=layers: jnp.zeros((n, *leaf.shape[1:]), leaf.dtype), params[name])
-            found[name] = room_for(module, params[name], rest[name], layers, h), gradients
+            found[name] = room_for(module, params[name], rest[name], layers, h, remat), gradients
         else:
             first = jax.tree.map(lambda leaf: leaf[0], (params[name], rest[name]))
             h, _ = jax.eval_shape(module, *first, h)

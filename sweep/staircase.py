@@ -108,12 +108,12 @@ class Staircase:
         updated, rooms = zip(*found, strict=True)
         return h, updated, rooms
 
-    def room(self, layer: Layer, params: PyTree[Array], rest: PyTree[Array], h: Any) -> Kept:
-        """What `climb` needs for a hidden state like `h`."""
+    def room(self, layer: Layer, params: PyTree[Array], rest: PyTree[Array], h: Any, remat: str) -> Kept:
+        """What `climb` needs for a hidden state like `h`, with layers in chunks as `remat` says."""
 
         def kept(s: Segment, params: PyTree[Array], rest: PyTree[Array]) -> tuple[Room, PyTree[Array]]:
             state = jax.ShapeDtypeStruct((s.members, *h.shape[1:]), h.dtype)
-            room = room_for(jax.vmap(layer), params, rest, s.stop - s.start, state)
+            room = room_for(jax.vmap(layer), params, rest, s.stop - s.start, state, remat)
             return room, jax.tree.map(jnp.zeros_like, params)
 
         return tuple(map(kept, self.segments, params, rest))

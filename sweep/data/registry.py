@@ -26,6 +26,14 @@ def digits(data_dir: Path | None) -> Dataset:
     return Dataset(images[train], labels[train], images[test], labels[test], class_count=10)
 
 
+def noise(data_dir: Path | None) -> Dataset:
+    """2,560 28x28 images of white noise with labels at random: what theories of initialization assume; of no files."""
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2560, 28, 28, 1)).astype(np.float32)
+    labels = rng.integers(10, size=2560, dtype=np.int32)
+    return Dataset(images[:2048], labels[:2048], images[2048:], labels[2048:], class_count=10)
+
+
 def _from(name: str, where: str, read: Callable[[Path], Dataset]) -> Callable[[Path | None], Dataset]:
     """`read` for a set that has files; without a path it says `where` they would be."""
 
@@ -41,7 +49,7 @@ def _registered(*sets: tuple[str, str, Callable[[Path], Dataset]]) -> dict[str, 
     return {name: _from(name, where, read) for name, where, read in sets}
 
 
-DATASETS: dict[str, Callable[[Path | None], Dataset]] = {"digits": digits} | _registered(
+DATASETS: dict[str, Callable[[Path | None], Dataset]] = {"digits": digits, "noise": noise} | _registered(
     ("cifar10", "the folder that holds cifar-10-batches-py or cifar-10-batches-bin", cifar10),
     ("cifar100", "the folder that holds cifar-100-python or cifar-100-binary", cifar100),
     ("mnist", "the folder that holds train-images-idx3-ubyte and its like, gzipped or not", mnist),

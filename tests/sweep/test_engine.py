@@ -64,6 +64,20 @@ def test_optimizers_are_optaxes_with_a_rate_a_member(double, name, reference):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9), found[member], start[member])
 
 
+@pytest.mark.parametrize("arch", ["mlp", "isotropic-cnn"])
+@pytest.mark.parametrize("serial", [False, True])
+def test_rematerialization_changes_no_number(double, monkeypatch, arch, serial):
+    """Depths beside and between the squares, as a staircase and one after the other."""
+    monkeypatch.setattr("sweep.ensemble._LARGE", 1 if serial else 2**30)
+    config = dataclasses.replace(CONFIG, arch=arch, depths=(2, 5, 10), nets=("residual",), steps=3)
+    found = {}
+    for remat in ("none", "sqrt"):
+        engine, data = engine_of(dataclasses.replace(config, remat=remat)), put(dataset())
+        state, losses = engine.train(engine.init(engine.ensemble.traits, 50), data, jnp.int32(3))
+        found[remat] = state.params, losses[:, :3]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13), *found.values())
+
+
 def kernels(params):
     return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
