@@ -5,16 +5,16 @@ from pathlib import Path
 from analysis.load import NotARunError, load
 from analysis.summary import summary_table
 
-__all__ = ["NotARunError", "load", "report", "summary_table"]
+__all__ = ["NotARunError", "load", "summary_table", "write_report"]
 
 
-def report(run: str | Path, out: Path | None = None) -> list[Path]:
+def write_report(run: str | Path, out: Path | None = None) -> list[Path]:
     """Draws every figure of a run and writes `report.html` beside them; returns the files.
 
     Raises:
       NotARunError: no run is there.
     """
     # Here, not above: `python -m analysis.spectra` would otherwise find itself imported before it starts, and warn.
-    from analysis.page import write
+    from analysis.report import write
 
     return write(Path(run), out)

@@ -6,25 +6,42 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import xarray as xr
-from matplotlib.figure import Figure
 
+from analysis.drawing import Drawing
 from analysis.load import NotARunError, load, settings
 
-Figures = Callable[[xr.Dataset], dict[str, Figure]]
+Figures = Callable[[xr.Dataset], dict[str, Drawing]]
+
+# Settings that figures are drawn of, at most; more, such as a grid's, are told apart in a heat map only.
+MOST_SETTINGS = 6
 
 
-def save(run: Path, figures: Figures, results: xr.Dataset, out: Path | None = None) -> list[Path]:
-    """Draws and saves figures, one set for every setting swept; returns the files."""
+def save(
+    run: Path, figures: Figures, results: xr.Dataset, out: Path | None = None, *, whole: bool = False
+) -> dict[Path, str]:
+    """Draws and saves figures, one set for every setting swept; returns the files, each with what it shows.
+
+    Args:
+      run: the run directory.
+      figures: what draws them.
+      results: the run's.
+      out: another folder for the files.
+      whole: whether they are of the run as a whole and not of each setting.
+    """
     folder = out or run / "figures"
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for label, part in settings(results):
-        for name, figure in figures(part).items():
-            paths.append(folder / f"{'-'.join([name, *label.split()])}.png")
+    found = {}
+    parts = [("", results)] if whole else settings(results)
+    # The ends, and evenly spaced ones between them.
+    chosen = {round(i * (len(parts) - 1) / (MOST_SETTINGS - 1)) for i in range(MOST_SETTINGS)}
+    for label, part in (part for i, part in enumerate(parts) if i in chosen or len(parts) <= MOST_SETTINGS):
+        for name, (figure, finding) in figures(part).items():
+            path = folder / f"{'-'.join([name, *label.split()])}.png"
             if label:
                 figure.text(0.995, 0.995, label.replace("_", " "), ha="right", va="top", fontsize=8)
-            figure.savefig(paths[-1])
-    return paths
+            figure.savefig(path)
+            found[path] = f"{label.replace('_', ' ')}: {finding}" if label and finding else finding
+    return found
 
 
 def arguments(description: str | None, argv: Sequence[str] | None) -> argparse.Namespace:
@@ -45,7 +62,7 @@ def exit_with(work: Callable[[], Sequence[Path]]) -> None:
         sys.exit(2)
 
 
-def main(figures: Figures, description: str | None, argv: Sequence[str] | None = None) -> None:
+def main(figures: Figures, description: str | None, argv: Sequence[str] | None = None, *, whole: bool = False) -> None:
     """The whole of a script that draws one kind of figure."""
     given = arguments(description, argv)
-    exit_with(lambda: save(given.run, figures, load(given.run), given.out))
+    exit_with(lambda: list(save(given.run, figures, load(given.run), given.out, whole=whole)))

@@ -3,15 +3,15 @@
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis import style
 from analysis.command import main
+from analysis.drawing import Drawing, joined, number
 from analysis.load import kind, values
 
 
 @style.styled
-def draw(results: xr.Dataset, depth: int | None = None) -> Figure:
+def draw(results: xr.Dataset, depth: int | None = None) -> Drawing:
     """One panel a kind of net: the 15th, 50th and 85th percentile of the last block's first unit, by training step.
 
     `depth` picks the members; by default the middle one of the run's depths.
@@ -19,17 +19,30 @@ def draw(results: xr.Dataset, depth: int | None = None) -> Figure:
     depths = values(results, "depth")
     depth = depths[(len(depths) - 1) // 2] if depth is None else depth
     nets, norms = values(results, "net"), values(results, "norm")
+    parts = [f"how far the median moved at depth {depth}, in widths of the band at the start"]
     figure, axes = style.panels(len(norms), len(nets), sharex=True)
     for row, norm in enumerate(norms):
         for column, net in enumerate(nets):
             panel: Axes = axes[row, column]
             panel.set_title(style.name(net, norm))
             _panel(panel, kind(results, net, norm, depth), style.colour(net, norm))
+            parts.append(f"{style.name(net, norm)} {number(drift_of(kind(results, net, norm, depth)))}")
     for panel in axes[-1]:
         panel.set_xlabel("training step")
     figure.supylabel("pre-activation: 15th, 50th, 85th percentile")
     figure.suptitle(f"Drift of one unit's input in the last block at depth {depth}, a line a seed")
-    return figure
+    return Drawing(figure, joined(parts).replace(";", ":", 1))
+
+
+def drift_of(members: xr.Dataset) -> np.ndarray:
+    """How far the median of the last block's first unit moved from where it began, at most, by member.
+
+    In widths of the band between the 15th and the 85th percentile at the start; NaN where it is not finite.
+    """
+    found = members.unit_preactivation.isel(layer=int(members.blocks[0])).values.astype(float)
+    low, middle, high = np.moveaxis(found, -1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.abs(middle - middle[:, :1]).max(1) / (high - low)[:, 0]
 
 
 def _panel(panel: Axes, members: xr.Dataset, colour: str) -> None:
@@ -45,8 +58,10 @@ def _panel(panel: Axes, members: xr.Dataset, colour: str) -> None:
         style.remark(panel, "ends where a member diverged", top=False)
 
 
-def figures(results: xr.Dataset) -> dict[str, Figure]:
-    """One figure."""
+def figures(results: xr.Dataset) -> dict[str, Drawing]:
+    """One figure, where signals were measured."""
+    if "unit_preactivation" not in results:
+        return {}
     return {"drift": draw(results)}
 
 

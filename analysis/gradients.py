@@ -5,16 +5,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis import style, theory
 from analysis.command import main
+from analysis.drawing import Drawing, geometric_mean, joined, number
 from analysis.load import kind, values
 from analysis.profile import profile_of
 
 
 @style.styled
-def draw(results: xr.Dataset, step: int = 0) -> Figure:
+def draw(results: xr.Dataset, step: int = 0) -> Drawing:
     """One panel a kind of net: the gradient by every layer's output, relative to the last layer's.
 
     `step` indexes the measured steps: 0 the first, -1 the last. Theory is drawn at the first only.
@@ -48,7 +48,27 @@ def draw(results: xr.Dataset, step: int = 0) -> Figure:
     figure.legend(lines, labels, loc="outside lower center", ncols=4, frameon=False)
     when = f"step {int(results.probe_step[step])}"
     figure.suptitle(f"Gradient of the loss by each layer's output, {when}")
-    return figure
+    return Drawing(figure, _finding(results, step))
+
+
+def _finding(results: xr.Dataset, step: int) -> str:
+    """The factor a layer towards the input, over all layers of the deepest nets, and what the theory says it is."""
+    deepest, parts = values(results, "depth")[-1], []
+    for norm in values(results, "norm"):
+        for net in values(results, "net"):
+            members = kind(results, net, norm, deepest)
+            blocks = int(members.blocks[0])
+            squared = members.output_gradient.isel(probe_step=step).values.astype(float)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                growth = (squared[:, 0] / squared[:, blocks]) ** (1 / blocks)
+            found = f"{number(growth, geometric_mean)} in {style.name(net, norm)}"
+            profile = profile_of(members, deepest) if step == 0 else None
+            if profile is not None:
+                found += f" (theory {profile[0] ** (1 / blocks):.3g})"
+            parts.append(found)
+    when = f"step {int(results.probe_step[step])}"
+    opening = f"at {when} and depth {deepest} the squared gradient changes towards the input by a factor a layer of "
+    return joined([opening + ", ".join(parts)])
 
 
 def _line(panel: Axes, members: xr.Dataset, depth: int, colour: Any, step: int) -> bool:
@@ -68,8 +88,10 @@ def _line(panel: Axes, members: xr.Dataset, depth: int, colour: Any, step: int) 
     return bool(finite.all())
 
 
-def figures(results: xr.Dataset) -> dict[str, Figure]:
-    """At initialization and after training."""
+def figures(results: xr.Dataset) -> dict[str, Drawing]:
+    """At initialization and after training, where gradients were measured."""
+    if "output_gradient" not in results:
+        return {}
     return {"gradients": draw(results, 0), "gradients-end": draw(results, -1)}
 
 

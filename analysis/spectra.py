@@ -5,16 +5,17 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis import style, theory
 from analysis.command import main
+from analysis.drawing import Drawing, joined, number
+from analysis.fuss_catalan import fuss_catalan_largest
 from analysis.load import kind, largest_and_mean_square, values
 from analysis.profile import profile_of
 
 
 @style.styled
-def draw(results: xr.Dataset, reading: str = "frozen") -> Figure | None:
+def draw(results: xr.Dataset, reading: str = "frozen") -> Drawing | None:
     """One panel a kind of net: from the median to the largest singular value, and their root mean square.
 
     Where only the largest ones were measured, the band begins at the root mean square.
@@ -23,7 +24,7 @@ def draw(results: xr.Dataset, reading: str = "frozen") -> Figure | None:
     only). Returns None where the run has no such spectrum.
     """
     norms = [n for n in values(results, "norm") if reading == "frozen" or n != "none"]
-    if not norms:
+    if not norms or not {f"{reading}_spectrum", f"{reading}_top"} & set(results):
         return None
     nets = values(results, "net")
     figure, axes = style.panels(len(norms), len(nets), sharex=True, sharey=True)
@@ -52,7 +53,17 @@ def draw(results: xr.Dataset, reading: str = "frozen") -> Figure | None:
     if reading == "coupled":
         statistics = f"{results.sizes['sample']} samples, coupled"
     figure.suptitle(f"Jacobian from first to last hidden state ({statistics})")
-    return figure
+    return Drawing(figure, _finding(results, reading, norms))
+
+
+def _finding(results: xr.Dataset, reading: str, norms: list[str]) -> str:
+    deepest, parts = values(results, "depth")[-1], []
+    for norm in norms:
+        for net in values(results, "net"):
+            members = kind(results, net, norm, deepest)
+            before, after = (number(largest_and_mean_square(members, reading, step)[0], np.max) for step in (0, -1))
+            parts.append(f"{style.name(net, norm)}, {before} before and {after} after training")
+    return joined([f"largest singular value at depth {deepest}", *parts]).replace(";", ":", 1)
 
 
 def _panel(panel: Axes, members: xr.Dataset, reading: str) -> list[float]:
@@ -92,16 +103,16 @@ def _theory(panel: Axes, members: xr.Dataset) -> None:
     source = theory.gradient_source(net, norm)
     if (net, norm, config["activation"], config["init"]) == ("plain", "none", "linear", "normal"):
         scale = float(members.weight_std.values[0])
-        largest = [scale**depth * theory.fuss_catalan_largest(depth) ** 0.5 for depth in depths]
+        largest = [scale**depth * fuss_catalan_largest(depth) ** 0.5 for depth in depths]
         panel.plot(depths, largest, linestyle=":", label="theory: largest at start", **line)
         source += "; Pennington et al. 2017"
     style.remark(panel, source)
 
 
-def figures(results: xr.Dataset) -> dict[str, Figure]:
+def figures(results: xr.Dataset) -> dict[str, Drawing]:
     """Both readings, as far as the run has them."""
     drawn = {"spectra": draw(results, "frozen"), "spectra-coupled": draw(results, "coupled")}
-    return {name: figure for name, figure in drawn.items() if figure is not None}
+    return {name: drawing for name, drawing in drawn.items() if drawing is not None}
 
 
 if __name__ == "__main__":

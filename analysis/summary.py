@@ -22,11 +22,18 @@ class Row:
     cells: tuple[str, ...]
 
 
-QUANTITIES = (
-    "test accuracy, end",
-    "squared gradient, first layer / last, start",
-    "largest singular value, start",
-)
+# What each is computed from: runs without it have no such rows.
+QUANTITIES = {
+    "test accuracy, end": ("test_accuracy",),
+    "squared gradient, first layer / last, start": ("output_gradient",),
+    "largest singular value, start": ("frozen_spectrum", "frozen_top"),
+}
+_ACCURACY, _GRADIENT, _ = QUANTITIES
+
+
+def quantities(results: xr.Dataset) -> list[str]:
+    """Those that the run has."""
+    return [name for name, variables in QUANTITIES.items() if set(variables) & set(results)]
 
 
 def rows(results: xr.Dataset) -> list[Row]:
@@ -42,7 +49,7 @@ def rows(results: xr.Dataset) -> list[Row]:
             norm,
             tuple(_cell(kind(part, net, norm, d), quantity) for d in values(part, "depth")),
         )
-        for quantity in QUANTITIES
+        for quantity in quantities(results)
         for label, part in settings(results)
         for norm in values(part, "norm")
         for net in values(part, "net")
@@ -68,13 +75,13 @@ def divergences(results: xr.Dataset) -> list[str]:
 
 
 def _cell(members: xr.Dataset, quantity: str) -> str:
-    if quantity == QUANTITIES[0]:
+    if quantity == _ACCURACY:
         diverged = np.isfinite(members.diverged_step.values)
         accuracy = members.test_accuracy.isel(probe_step=-1).values[~diverged]
         if not np.isfinite(accuracy).any():
             return "diverged" if diverged.all() else "-"
         return f"{accuracy.mean():.3f}{'*' if diverged.any() else ''}"
-    if quantity == QUANTITIES[1]:
+    if quantity == _GRADIENT:
         gradient = members.output_gradient.isel(probe_step=0).values.astype(float)
         with np.errstate(divide="ignore", invalid="ignore"):
             return _geometric(gradient[:, 0] / gradient[:, int(members.blocks[0])])
@@ -92,7 +99,7 @@ def _geometric(numbers: np.ndarray) -> str:
 def summary_table(results: xr.Dataset) -> Group:
     """A table a quantity, and the divergences, for the terminal."""
     tables, depths = [], [str(depth) for depth in values(results, "depth")]
-    for quantity in QUANTITIES:
+    for quantity in quantities(results):
         table = Table(title=quantity, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
         for name in ("net", "norm"):
             table.add_column(name, no_wrap=True)

@@ -1,39 +1,28 @@
-"""Closed forms of infinitely wide nets, which the measurements are held against.
+"""Closed forms of infinitely wide nets, which the measurements are held against: what the figures ask, by setting.
 
-`weight_std` is σ_w (weights have variance σ_w²/fan_in), `depth` is L, λ an eigenvalue of J Jᵀ (a squared singular
-value).
+`weight_std` is σ_w (weights have variance σ_w²/fan_in), `bias_std` σ_b, `depth` L, λ an eigenvalue of J Jᵀ (a squared
+singular value). The theory itself is in `meanfield` (no normalization), `batchnorm`, `jacobian` and `fuss_catalan`.
 """
-
-from math import comb, pi
 
 import numpy as np
 from jaxtyping import Float
 
-BATCH_NORM_RELU_GROWTH = pi / (pi - 1)
-"""Growth of the squared gradient by a layer of Linear, batch norm, ReLU: Yang et al. 2019, large width and batch."""
+from analysis import batchnorm, jacobian, meanfield
+from analysis.activations import ACTIVATIONS
 
 
-def growth_per_layer(norm: str, activation: str, weight_std: float) -> float | None:
+def growth_per_layer(norm: str, activation: str, weight_std: float, bias_std: float = 0.0) -> float | None:
     """Factor by which one plain layer multiplies the squared gradient on its way to the input; None where not known.
 
-    Without norm it is χ₁ = σ_w² E[φ'²] (Poole et al. 2016; Schoenholz et al. 2017): σ_w²/2 for ReLU, σ_w² for a linear
-    layer. With batch norm it is π/(π - 1) for ReLU and 1 for a linear layer (Yang et al. 2019; large batches),
-    whatever σ_w.
+    Without norm it is χ₁ = σ_w² E[φ'²] at the variance q* that deep nets come to (Poole et al. 2016; Schoenholz et al.
+    2017): σ_w²/2 for ReLU, σ_w² for a linear layer. With batch norm it is E[φ'²]/Var φ, π/(π - 1) for ReLU and 1 for a
+    linear layer (Yang et al. 2019; large batches), whatever σ_w and σ_b.
     """
-    return {
-        ("none", "relu"): weight_std**2 / 2,
-        ("none", "linear"): weight_std**2,
-        ("batch", "relu"): BATCH_NORM_RELU_GROWTH,
-        ("batch", "linear"): 1.0,
-    }.get((norm, activation))
-
-
-def residual_variance(blocks: int, weight_std: float = 2**0.5, first: float = 1.0) -> Float[np.ndarray, " layer"]:
-    """Variance over the batch after 0..`blocks` blocks of h + W ReLU(BN(h)): `first + l σ_w² (π - 1)/(2π)`.
-
-    Source: De & Smith 2020; at σ_w² = 2 the slope is (π - 1)/π.
-    """
-    return first + np.arange(blocks + 1) * weight_std**2 * (pi - 1) / (2 * pi)
+    if activation not in ACTIVATIONS:
+        return None
+    if norm == "none":
+        return meanfield.chi_1(activation, weight_std, bias_std)
+    return batchnorm.plain_growth(activation) if norm == "batch" else None
 
 
 def gradient_profile(
@@ -45,17 +34,26 @@ def gradient_profile(
     weight_std: float,
     depth: int,
     first_variance: float = 1.0,
+    bias_std: float = 0.0,
+    first_mean_square: float | None = None,
 ) -> Float[np.ndarray, " layer"] | None:
     """`‖∂loss/∂h_l‖² / ‖∂loss/∂h_L‖²` for l = 0..L at initialization; None where no closed form is known.
 
-    Plain nets: a power of `growth_per_layer`. Pre-activation residual nets with batch norm and ReLU: the product of
-    `1 + σ_w²/(2 v_l)` over the blocks passed, `v_l` the `residual_variance`.
+    Plain nets: a power of `growth_per_layer`; without norm, and with the mean square of h_0 given, the product of χ at
+    the variances of the layers passed, which is exact before they settle. Pre-activation residual nets with batch norm:
+    the product of `1 + σ_w² E[φ'²]/v_l` over the blocks passed, `v_l` the variance over the batch, `first_variance` for
+    l = 0.
     """
+    if net == "plain" and norm == "none" and first_mean_square is not None and activation in ACTIVATIONS:
+        settings = (activation, weight_std, bias_std)
+        # The first block's activation is of h_0 itself, or of W h_0 + b.
+        first = first_mean_square if order == "pre" else weight_std**2 * first_mean_square + bias_std**2
+        return meanfield.gradient_growth(depth, first, *settings)
     if net == "plain":
-        growth = growth_per_layer(norm, activation, weight_std)
+        growth = growth_per_layer(norm, activation, weight_std, bias_std)
         return None if growth is None else growth ** (depth - np.arange(depth + 1.0))
-    if (net, norm, order, activation) == ("residual", "batch", "pre", "relu"):
-        steps = 1 + weight_std**2 / (2 * residual_variance(depth - 1, weight_std, first_variance))
+    if (net, norm, order) == ("residual", "batch", "pre") and activation in ACTIVATIONS:
+        steps = batchnorm.residual_growth(depth, weight_std, first_variance, activation)
         return np.append(np.cumprod(steps[::-1])[::-1], 1.0)
     return None
 
@@ -67,16 +65,6 @@ def gradient_source(net: str, norm: str) -> str:
     return {"none": "Schoenholz et al. 2017", "batch": "Yang et al. 2019"}[norm]
 
 
-def fuss_catalan_moment(k: int, depth: int) -> float:
-    """`E[λ^k] = binom(kL + k, k)/(kL + 1)`, a product of L Gaussian matrices, σ_w = 1 (Penson & Zyczkowski 2011)."""
-    return comb(k * depth + k, k) / (k * depth + 1)
-
-
-def fuss_catalan_largest(depth: int) -> float:
-    """Largest λ of a product of L Gaussian matrices at σ_w = 1: `(L + 1)^(L + 1) / L^L` (Pennington et al. 2017)."""
-    return (depth + 1) * (1 + 1 / depth) ** depth
-
-
 def critical_relu_variance(depth: int, init: str) -> float:
     """Variance of λ, whose mean is 1, in ReLU nets at σ_w² = 2: 2L Gaussian, L orthogonal (Pennington et al. 2018)."""
-    return {"normal": 2.0, "orthogonal": 1.0}[init] * depth
+    return jacobian.eigenvalue_variance(depth, "relu", 2**0.5, init)

@@ -3,17 +3,17 @@
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis import style
 from analysis.command import main
+from analysis.drawing import Drawing, joined
 from analysis.load import kind, values
 
 _LAST_STEPS = 10
 
 
 @style.styled
-def draw(results: xr.Dataset) -> Figure:
+def draw(results: xr.Dataset) -> Drawing:
     """Test accuracy after training, and the training loss of the last steps; a band spans the seeds, × diverged."""
     depths = values(results, "depth")
     figure, axes = style.panels(1, 2, height=3.0)
@@ -38,7 +38,24 @@ def draw(results: xr.Dataset) -> Figure:
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
     steps = int(results.probe_step[-1])
     figure.suptitle(f"What trains, after {steps} steps on {results.attrs['config']['dataset']}")
-    return figure
+    return Drawing(figure, _finding(results))
+
+
+def _finding(results: xr.Dataset) -> str:
+    """The deepest nets of every kind that got at least nine tenths of the best accuracy of all."""
+    accuracy = results.test_accuracy.isel(probe_step=-1).values.astype(float)
+    if not np.isfinite(accuracy).any():
+        return "No network has a test accuracy."
+    best, parts = np.nanmax(accuracy), []
+    for norm in values(results, "norm"):
+        for net in values(results, "net"):
+            good = []
+            for depth in values(results, "depth"):
+                found = kind(results, net, norm, depth).test_accuracy.isel(probe_step=-1).values.astype(float)
+                if found.mean() >= 0.9 * best:
+                    good.append(depth)
+            parts.append(f"{style.name(net, norm)} {f'to depth {max(good)}' if good else 'at no depth'}")
+    return joined([f"nine tenths of the best test accuracy, {best:.3f}, are reached by", *parts]).replace(";", ":", 1)
 
 
 def _curve(panel: Axes, members: xr.Dataset, numbers: np.ndarray, net: str, norm: str, higher_is_better: bool) -> None:
@@ -70,7 +87,7 @@ def _curve(panel: Axes, members: xr.Dataset, numbers: np.ndarray, net: str, norm
     )
 
 
-def figures(results: xr.Dataset) -> dict[str, Figure]:
+def figures(results: xr.Dataset) -> dict[str, Drawing]:
     """One figure."""
     return {"trainability": draw(results)}
 

@@ -15,7 +15,7 @@ from analysis.load import NotARunError, settings
 from analysis.summary import rows
 from sweep import Config, run
 
-SCRIPTS = ["spectra", "gradients", "trainability", "drift"]
+SCRIPTS = ["spectra", "gradients", "trainability", "drift", "density"]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_one_figure(finished, tmp_path, name):
 
 
 def test_everything_and_the_report(finished):
-    done = script("analysis", finished)
+    done = script("analysis.report", finished)
     assert done.returncode == 0, done.stderr
     page = (finished / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(list((finished / "figures").glob("*.png")))
@@ -78,7 +78,7 @@ def test_the_table_holds_the_numbers(finished):
 
 
 def test_no_run_there(tmp_path):
-    done = script("analysis", tmp_path)
+    done = script("analysis.report", tmp_path)
     assert done.returncode == 2
     assert done.stderr.strip() == f"analysis: error: {tmp_path} is not a run directory: it has no config.yaml"
     with pytest.raises(NotARunError):
