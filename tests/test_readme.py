@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from analysis.reproductions import EXPERIMENTS
+from probes import PROBES
 from sweep import Config
 from sweep.cli import parse
 
@@ -25,6 +27,14 @@ def test_defaults_in_the_table():
             default = field.default
             expected = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
             assert row[1] == expected, name
+
+
+def test_every_probe_and_every_experiment_has_its_row():
+    section = README.partition("## Probes")[2].partition("## Reproductions")[0]
+    first_cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("|")]
+    assert {name for cell in first_cells for name in re.findall(r"`([\w-]+)`", cell)} == set(PROBES) | {"--probes"}
+    table = README.partition("## Reproductions")[2]
+    assert all(f"| `{name}` |" in table for name in EXPERIMENTS)
 
 
 @pytest.mark.parametrize("line", re.findall(r"^\.venv/bin/python train.py (.*)$", README, re.MULTILINE))
