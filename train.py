@@ -1,26 +1,48 @@
 """The command: a sweep's config in, a run directory out. `python train.py --help` lists the flags."""
 
+import os
 import sys
 from collections.abc import Sequence
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a sweep. Returns the exit code: 0 done, 2 a mistake in what was asked, 130 interrupted."""
+    """Runs a sweep, or goes on with one, or says what it would take.
+
+    Returns the exit code: 0 done, 2 a mistake in what was asked, 3 the run's folder cannot be written, 128 + the number
+    of the signal that interrupted it: 130 for SIGINT, 143 for SIGTERM.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         # Importing JAX takes seconds, and a Ctrl-C in them is an interrupt like any other.
-        from sweep import UserError, run
-        from sweep.cli import parse
+        from sweep import StorageError, UserError, config_of, plan, resume, run
+        from sweep.cli import parse, resumed
 
         try:
-            run(parse(sys.argv[1:] if arguments is None else arguments))
-        except UserError as error:
+            directory, rest = resumed(arguments)
+            if "--plan" in rest:
+                plan(parse([word for word in rest if word != "--plan"], directory and config_of(directory)))
+            elif directory is None:
+                run(parse(rest))
+            else:
+                resume(directory, parse(rest, config_of(directory)))
+        except (UserError, StorageError) as error:
             print(f"train.py: error: {error}", file=sys.stderr)
-            return 2
+            return 2 if isinstance(error, UserError) else 3
     except KeyboardInterrupt as interrupt:
         print(str(interrupt) or "interrupted", file=sys.stderr)
-        return 130
+        return 128 + getattr(interrupt, "signal", 2)
     return 0
 
 
+def command() -> None:
+    """`main` as a process, which ends when it is told to, and waits for no thread that still compiles or writes."""
+    code = main()
+    if code > 2:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command()

@@ -25,24 +25,50 @@ def parse(arguments: Sequence[str], default: Config | None = None) -> Config:
     preset, arguments = _preset(arguments)
     start = PRESETS[preset or "quickstart"]() if preset or default is None else default
     summaries = "\n".join(f"  {name}: {(make.__doc__ or '').splitlines()[0]}" for name, make in PRESETS.items())
-    description = f"{inspect.getdoc(Config)}\n\n--preset NAME first sets what a known experiment needs:\n{summaries}"
+    description = "\n\n".join(
+        (
+            str(inspect.getdoc(Config)),
+            "--resume RUN goes on with a run that was interrupted, or, with a larger --steps, one that was not.",
+            "--plan says what a sweep would take of memory and time, and stops.",
+            f"--preset NAME first sets what a known experiment needs:\n{summaries}",
+        )
+    )
     return tyro.cli(Config, args=arguments, prog="train.py", default=start, description=description)
+
+
+def resumed(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """The run that `--resume` names, if it is given, and the other arguments.
+
+    Raises:
+      UserError: it is given twice or without a folder.
+    """
+    name, rest = _taken("--resume", arguments)
+    return None if name is None else Path(name), rest
 
 
 def _preset(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
     """The preset that is asked for, if one is, and the other arguments."""
-    names, rest, following = [], [], iter(arguments)
+    name, rest = _taken("--preset", arguments)
+    if name is not None and name not in PRESETS:
+        raise unknown("--preset", name, PRESETS)
+    return name, rest
+
+
+def _taken(wanted: str, arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The value of a flag that is none of a config's, if it is given, and the other arguments."""
+    values, rest, following = [], [], iter(arguments)
     for argument in following:
         flag, equals, value = argument.partition("=")
-        if flag == "--preset":
-            names.append(value if equals else next(following))
-        else:
+        if flag != wanted:
             rest.append(argument)
-    if len(names) > 1:
-        raise UserError("--preset is given twice; give it once")
-    if names and names[0] not in PRESETS:
-        raise unknown("--preset", names[0], PRESETS)
-    return names[0] if names else None, rest
+            continue
+        value = value if equals else next(following, "")
+        if not value or value.startswith("--"):
+            raise UserError(f"{wanted} is empty; give a value")
+        values.append(value)
+    if len(values) > 1:
+        raise UserError(f"{wanted} is given twice; give it once")
+    return values[0] if values else None, rest
 
 
 def _check(arguments: Sequence[str]) -> None:
@@ -50,7 +76,7 @@ def _check(arguments: Sequence[str]) -> None:
     hints = get_type_hints(Config)
     flags = {flag_name(field.name): hints[field.name] for field in fields(Config)}
     switches = {"--no-" + flag[2:]: bool for flag, hint in flags.items() if hint is bool}
-    known = {**flags, **switches, "--preset": str, "--help": bool, "-h": bool}
+    known = {**flags, **switches, "--preset": str, "--resume": str, "--plan": bool, "--help": bool, "-h": bool}
     flag, values = None, []
     for argument in (*arguments, None):
         is_value = argument is not None and (not argument.startswith("-") or _is_number(argument))

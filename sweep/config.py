@@ -118,6 +118,10 @@ class Config:
     batch statistics."""
     test_samples: int | None = None
     """Test samples that are evaluated, by default all."""
+    checkpoint_minutes: float = 5.0
+    """Minutes between checkpoints; with 0 there are only those at the end and when a run is told to stop."""
+    keep_checkpoints: int = 2
+    """Checkpoints of each program that are kept, the newest ones."""
     out: Path = Path("runs")
     """Folder that holds the runs."""
     name: str | None = None
@@ -151,6 +155,8 @@ class Config:
             ("probe_batch_size", 2),
             ("spectrum_batch_size", 2),
             ("test_samples", 1),
+            ("checkpoint_minutes", 0.0),
+            ("keep_checkpoints", 1),
             ("seeds", 0),
             ("weight_std", 0.0),
             ("bias_std", 0.0),
@@ -204,6 +210,23 @@ class Config:
             return str(value) if isinstance(value, Path) else value
 
         return {name: plain(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "Config":
+        """The inverse of `to_dict`.
+
+        Raises:
+          UserError: an unknown field, or whatever the values' own checks refuse.
+        """
+        known = {field.name for field in fields(cls)}
+        for name in plain:
+            if name not in known:
+                raise unknown("field", str(name), known)
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()
+        }
+        values |= {name: Path(values[name]) for name in ("out", "data_dir") if values.get(name) is not None}
+        return cls(**values)
 
 
 def flag_name(field: str) -> str:

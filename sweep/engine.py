@@ -22,6 +22,9 @@ from sweep.serial import Modules
 # Steps whose losses one call can return; a call may take fewer, at no new compilation.
 STEPS_PER_CALL = 64
 
+# What was the first that was not finite, where anything was: the number that a state holds is its place.
+CAUSES = ("", "training loss", "update", "test loss")
+
 
 class TrainState(NamedTuple):
     """A shard's members and all that changes during training; outside of programs, of all shards, `[shard, ...]`.
@@ -32,7 +35,9 @@ class TrainState(NamedTuple):
       moments: the optimizer's state.
       step: steps taken.
       order: each seed's order of the training samples in the present epoch.
-      diverged: per member, the first step whose loss was not finite, or -1.
+      diverged: per member, the first step at which something was not finite, or -1. From then on the member's
+        parameters and other variables stay as they were before that step.
+      cause: per member, what it was, by its place in `CAUSES`.
     """
 
     traits: Traits
@@ -42,6 +47,7 @@ class TrainState(NamedTuple):
     step: Int[Array, ""]
     order: Int[Array, "seed train"]
     diverged: Int[Array, " member"]
+    cause: Int[Array, " member"]
 
 
 Images = UInt8[Array, "*batch height width channel"] | Float[Array, "*batch height width channel"]
@@ -102,6 +108,7 @@ class Engine:
             jnp.zeros((), jnp.int32),
             jnp.zeros((jnp.size(traits.seeds), train_samples), jnp.int32),
             jnp.full(self.ensemble.size, -1, jnp.int32),
+            jnp.zeros(self.ensemble.size, jnp.int32),
         )
 
     @partial(jax.jit, static_argnums=(0, 2))
@@ -162,7 +169,7 @@ class Engine:
     def step(
         self, state: TrainState, data: Data, kept: PyTree[Array]
     ) -> tuple[TrainState, Float[Array, " member"], PyTree[Array]]:
-        """One step of every member, the losses before it, and `kept`."""
+        """One step of every member that has not diverged, the losses before it (NaN of the others), and `kept`."""
         order, x, labels = self.batch(state.traits, state.order, state.step, data)
         gradients, (losses, rest, kept) = self.gradients(state.params, state.rest, x, labels, kept)
         directions, moments = self.optimizer.update(gradients, state.moments, state.params)
@@ -170,12 +177,21 @@ class Engine:
         # optax computes a whole step's share in float32; a float's in its own precision.
         part = schedule(config.schedule, config.steps, config.warmup_steps)(state.step.astype(float))
         rates = jnp.asarray(state.traits.learning_rate) * part
-        params = optax.apply_updates(state.params, self.ensemble.scale(cast(Parts, directions), -rates))
-        diverged = jnp.where((state.diverged < 0) & ~jnp.isfinite(losses), state.step, state.diverged)
+        updates = self.ensemble.scale(cast(Parts, directions), -rates)
+        alive = state.diverged < 0
+        failed = jnp.where(jnp.isfinite(losses), jnp.where(self.ensemble.is_finite(updates), 0, 2), 1)
+        going = alive & (failed == 0)
+        params = optax.apply_updates(state.params, self.ensemble.where(going, updates, 0.0))
         state = state._replace(
-            params=cast(Parts, params), rest=rest, moments=moments, step=state.step + 1, order=order, diverged=diverged
+            params=cast(Parts, params),
+            rest=self.ensemble.where(going, rest, state.rest),
+            moments=moments,
+            step=state.step + 1,
+            order=order,
+            diverged=jnp.where(alive & (failed > 0), state.step, state.diverged),
+            cause=jnp.where(alive, failed, state.cause),
         )
-        return state, losses, kept
+        return state, jnp.where(alive, losses, jnp.nan), kept
 
     @partial(jax.jit, static_argnums=0, donate_argnums=1)
     def train(

@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jax import Array, lax
 from jax.typing import ArrayLike, DTypeLike
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Bool, Float, Int, PyTree
 
 from nets import Network, Stack
 from nets.stack import step
@@ -20,7 +20,7 @@ from sweep import serial
 from sweep.members import Member, Structure, Traits, init_key, traits_of
 from sweep.placement import place
 from sweep.queue import Queue
-from sweep.rows import scaled
+from sweep.rows import chosen_rows, finite_rows, scaled
 from sweep.serial import Modules, Parts
 from sweep.staircase import Staircase
 
@@ -265,6 +265,26 @@ class Ensemble:
             name: self.layouts[name].scale(part, factors) if name in self.layouts else scaled(part, factors)
             for name, part in parts.items()
         }
+
+    def where(self, chosen: Bool[Array, " member"], parts: Parts, others: Parts | float) -> Parts:
+        """The arrays of the chosen members, and in the place of the rest's those of `others`, or one number."""
+
+        def of(name: str) -> PyTree[Array]:
+            other = others[name] if isinstance(others, dict) else others
+            if name in self.layouts:
+                return self.layouts[name].where(chosen, parts[name], other)
+            return chosen_rows(chosen, parts[name], other)
+
+        return {name: of(name) for name in parts}
+
+    def is_finite(self, parts: Parts) -> Bool[Array, " member"]:
+        """Which members' arrays are all finite."""
+        found = [
+            self.layouts[name].is_finite(part) if name in self.layouts else finite_rows(part)
+            for name, part in parts.items()
+            if jax.tree.leaves(part)
+        ]
+        return jnp.stack(found).all(0)
 
     def networks(self, params: Parts, rest: Parts, depth: int) -> tuple[nnx.GraphDef, PyTree[Array]]:
         """The members of one depth as whole networks: `nnx.merge(graphdef, state)` under `vmap` over the state."""

@@ -1,11 +1,20 @@
-"""A mistake of the user's, told in one line."""
+"""What is told in one line: mistakes of the user's, and storage that fails."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UserError(Exception):
     """What was asked cannot be done; the message is one line: the thing, what was given, what was expected."""
+
+
+class StorageError(Exception):
+    """A run's folder cannot be written any more; what was written before is whole."""
+
+    def __init__(self, directory: Path, error: BaseException):
+        reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:200]
+        super().__init__(f"cannot write {directory}: {reason}; what was written before is whole")
 
 
 def unknown(what: str, given: str, known: Iterable[str]) -> UserError:

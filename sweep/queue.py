@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jaxtyping import Float, Int, PyTree
+from jaxtyping import Bool, Float, Int, PyTree
 
-from sweep.rows import scaled
+from sweep.rows import chosen_rows, finite_rows, scaled
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,22 @@ class Queue:
 
     def scale(self, arrays: PyTree[Array], factors: Float[Array, " member"]) -> PyTree[Array]:
         """Multiplies every member's arrays by its own factor."""
-        of_layer = jnp.repeat(factors, np.asarray(self.depths), total_repeat_length=sum(self.depths))
-        return scaled(arrays, of_layer)
+        return scaled(arrays, self._by_layer(factors))
+
+    def where(
+        self, chosen: Bool[Array, " member"], arrays: PyTree[Array], others: PyTree[Array] | float
+    ) -> PyTree[Array]:
+        """The chosen members' arrays, and in the place of the rest's those of `others`, or one number."""
+        return chosen_rows(self._by_layer(chosen), arrays, others)
+
+    def is_finite(self, arrays: PyTree[Array]) -> Bool[Array, " member"]:
+        """Which members' arrays are all finite; those of members without layers are."""
+        owners = self._by_layer(jnp.arange(len(self.depths)))
+        return jnp.ones(len(self.depths), bool).at[owners].min(finite_rows(arrays))
+
+    def _by_layer(self, of_member: Array) -> Array:
+        """Each member's entry, as often as it has layers."""
+        return jnp.repeat(of_member, np.asarray(self.depths), total_repeat_length=sum(self.depths))
 
     def padded(self, arrays: PyTree[Array]) -> PyTree[Array]:
         """The arrays with room for a window that starts at the last member."""

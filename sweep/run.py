@@ -1,41 +1,49 @@
-"""One sweep from config to run directory."""
+"""One sweep from config to run directory, and on from where it was interrupted."""
 
+import json
+import signal
 import time
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
+import yaml
 from rich.console import Console
 
 from sweep.augmentations import PAD
-from sweep.compiling import Compiler, keep_programs
-from sweep.config import Config
+from sweep.checkpoints import Checkpoints
+from sweep.compiling import keep_programs
+from sweep.config import Config, flag_name
 from sweep.data import Dataset, load
-from sweep.devices import sharded, use_every_core
-from sweep.engine import STEPS_PER_CALL, Data, Engine, TrainState, put
+from sweep.devices import use_every_core
+from sweep.engine import Data, put
 from sweep.ensemble import Ensemble
-from sweep.errors import UserError
-from sweep.measure import chosen, measure, probe_rows, remarks
+from sweep.errors import StorageError, UserError
+from sweep.forecast import forecast, show
+from sweep.interrupts import Interrupts, Stop
+from sweep.lock import only_writer
+from sweep.measure import remarks
+from sweep.memory import available_bytes
 from sweep.placement import shard_count
 from sweep.plan import members_of, structures_of
 from sweep.progress import RunProgress
 from sweep.provenance import provenance
-from sweep.store import RESULTS, Store
+from sweep.store import CONFIG, PROVENANCE, RESULTS, Store, directory_of
+from sweep.training import train
+from sweep.waves import waves
 
-# A call to the devices lasts about so long: progress moves, and an interrupt is soon heeded. On CPUs a call gets
-# the memory it works in anew from the system: a fifth of the time of many CNNs, where a call is a single step.
-_SECONDS_PER_CALL = 5.0
+# What may differ between a run and the command that goes on with it.
+_FREE = {"out", "name", "report", "probe_steps", "steps", "checkpoint_minutes", "keep_checkpoints"}
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user stopped the run; what had been measured is in `directory`."""
+    """The run was told to stop; what had been measured is in `directory`, and `signal` is what told it."""
 
-    def __init__(self, directory: Path):
-        super().__init__(f"interrupted; what was measured is in {directory}")
+    def __init__(self, directory: Path, number: int):
+        super().__init__(f"interrupted; what was measured is in {directory}, and --resume {directory} goes on")
         self.directory = directory
+        self.signal = number
 
 
 def run(config: Config, console: Console | None = None) -> Path:
@@ -46,63 +54,230 @@ def run(config: Config, console: Console | None = None) -> Path:
 
     Raises:
       UserError: the sweep cannot be run as asked; raised before anything is compiled, with nothing written.
-      Interrupted: on an interrupt from the keyboard; what was measured is on disk and readable.
+      Interrupted: on SIGINT or SIGTERM, within seconds; all up to there is on disk, and `resume` goes on.
+      StorageError: the run directory cannot be written any more.
     """
-    started = time.perf_counter()
+    started, console = time.perf_counter(), console or Console()
+    directory = directory_of(config)
+    ensembles, data = _prepared(config)
+    not_measured = remarks(config, ensembles)
+    record = provenance() | {"status": "running", "config": config.to_dict(), "programs": []}
+    with Interrupts() as interrupts:
+        store = Store.create(directory, config, ensembles, record)
+        with only_writer(directory):
+            devices = f"{ensembles[0].shards} device{'s' if ensembles[0].shards > 1 else ''}"
+            samples = f"{len(data.train_labels):,} training and {len(data.test_labels):,} test samples"
+            console.print(
+                f"{len(members_of(config))} members on {devices}, {samples}, writing to {directory}", highlight=False
+            )
+            if len(ensembles) > len(config.norms):
+                console.print(f"in {len(ensembles)} waves, for the memory there is", highlight=False)
+            for line in not_measured:
+                console.print(line, highlight=False)
+            _train(config, ensembles, data, store, record, interrupts, console, started)
+    _present(directory, config.report, console)
+    return directory
+
+
+def plan(config: Config, console: Console | None = None) -> None:
+    """Prints what a sweep would take: members, programs, work, memory and time; nothing is written.
+
+    Raises:
+      UserError: the sweep cannot be run as asked.
+    """
     console = console or Console()
+    directory_of(config)
+    ensembles, data = _prepared(config)
+    for line in remarks(config, ensembles):
+        console.print(line, highlight=False)
+    with console.status("compiling and timing a few steps"):
+        forecasts = [forecast(config, ensemble, data) for ensemble in ensembles]
+    show(forecasts, config.steps, available_bytes(ensembles[0].shards), console)
+
+
+def resume(directory: Path, config: Config, console: Console | None = None) -> Path:
+    """Goes on with a run from its newest checkpoints, and as if it had not been interrupted.
+
+    Args:
+      directory: the run's.
+      config: what is asked for: the run's own (`config_of`), or the same with more steps.
+      console: where to print.
+
+    Raises:
+      UserError: no run is there, another process is writing it, its config is another one or was changed by hand, or
+        its results are damaged; nothing was changed.
+      Interrupted, StorageError: as `run`.
+    """
+    started, console = time.perf_counter(), console or Console()
+    before = config_of(directory)
+    _check_same(directory, before, config)
+    record = _record_of(directory)
+    config = replace(
+        before,
+        steps=config.steps,
+        report=config.report,
+        checkpoint_minutes=config.checkpoint_minutes,
+        keep_checkpoints=config.keep_checkpoints,
+    )
+    if config.steps > before.steps:
+        later = (step for step in config.measured_steps if step > before.steps)
+        config = replace(config, probe_steps=(*before.measured_steps, *later))
+    with Interrupts() as interrupts, only_writer(directory):
+        store = Store(directory, before)
+        ensembles, data = _prepared(config)
+        if config.steps > before.steps:
+            store = store.grow(config, ensembles)
+        now = provenance()
+        record["config"] = config.to_dict()
+        record["status"] = "running"
+        record.setdefault("resumed", []).append(
+            {name: now[name] for name in ("started", "command", "versions", "devices")}
+        )
+        console.print(f"going on with {directory}", highlight=False)
+        _train(config, ensembles, data, store, record, interrupts, console, started)
+    _present(directory, config.report, console)
+    return directory
+
+
+def config_of(directory: Path) -> Config:
+    """The config of a run.
+
+    Raises:
+      UserError: no run is there, or its config cannot be read.
+    """
+    try:
+        read = yaml.safe_load((directory / CONFIG).read_text())
+        if not isinstance(read, dict):
+            raise UserError(f"{directory / CONFIG} is no config")
+        return Config.from_dict(read)
+    except UserError as error:
+        raise UserError(f"{directory / CONFIG}: {error}") from None
+    except OSError as error:
+        raise UserError(f"--resume needs a run directory, and {directory} has no {CONFIG}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{directory / CONFIG} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _record_of(directory: Path) -> dict[str, Any]:
+    """The run's provenance, whose config must be the file's."""
+    try:
+        record = json.loads((directory / PROVENANCE).read_text())
+        own = record["config"]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{directory / PROVENANCE} cannot be read: {' '.join(str(error).split())}") from error
+    stored = config_of(directory).to_dict()
+    # A run that was killed as it grew has the new config, and not yet the new provenance.
+    changed = [name for name in stored if stored[name] != own.get(name) and name not in _FREE]
+    if changed:
+        differences = ", ".join(
+            f"{flag_name(name)} {_told(own.get(name))}, now {_told(stored[name])}" for name in changed
+        )
+        raise UserError(f"{directory / CONFIG} was changed since the run began: {differences}; nothing was changed")
+    return record
+
+
+def _check_same(directory: Path, before: Config, config: Config) -> None:
+    """Refuses a config that would be another run.
+
+    Raises:
+      UserError: names the fields that differ.
+    """
+    old, new = before.to_dict(), config.to_dict()
+    differences = [
+        f"{flag_name(name)} is {_told(old[name])} there, {_told(new[name])} was asked for"
+        for name in old
+        if old[name] != new[name] and name not in _FREE
+    ]
+    if config.steps < before.steps:
+        differences.append(f"--steps is {before.steps} there, and cannot shrink to {config.steps}")
+    if config.probe_steps != before.probe_steps and config.steps == before.steps:
+        differences.append("--probe-steps is another")
+    if differences:
+        raise UserError(f"{directory} is another run: {'; '.join(differences)}")
+
+
+def _told(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _prepared(config: Config) -> tuple[list[Ensemble], Data]:
+    """The programs of a sweep and its data, before anything is compiled.
+
+    Raises:
+      UserError: it cannot be run as asked.
+    """
     dataset = load(config.dataset, config.data_dir)
     check_sizes(config, dataset)
     use_every_core()
     keep_programs()
     structures = structures_of(config, dataset.image_shape, dataset.classes)
     shards = max(shard_count(members, jax.device_count()) for members in structures.values())
-    ensembles = [Ensemble.of(structure, members, shards) for structure, members in structures.items()]
-    not_measured = remarks(config, ensembles)
-    data = put(dataset, shards)
-    record: dict[str, Any] = provenance() | {"status": "running", "programs": []}
-    store = Store.create(config, ensembles, record)
-    directory = store.path
+    data, available = put(dataset, shards), available_bytes(shards)
+    return [
+        wave
+        for structure, members in structures.items()
+        for wave in waves(config, structure, members, shards, data, available)
+    ], data
 
+
+def _train(
+    config: Config,
+    ensembles: list[Ensemble],
+    data: Data,
+    store: Store,
+    record: dict[str, Any],
+    interrupts: Interrupts,
+    console: Console,
+    started: float,
+) -> None:
+    directory = store.path
     try:
-        samples = f"{len(dataset.train_labels):,} training and {len(dataset.test_labels):,} test samples"
-        devices = "1 device" if shards == 1 else f"{shards} devices"
-        console.print(
-            f"{len(members_of(config))} members on {devices}, {samples}, writing to {directory}", highlight=False
-        )
-        for line in not_measured:
-            console.print(line, highlight=False)
+        store.write_provenance(record)
         with RunProgress(config.steps * len(ensembles), console) as progress:
-            for ensemble in ensembles:
-                record["programs"].append(_train(config, ensemble, data, store, progress))
+            for place, ensemble in enumerate(ensembles):
+                name = f"{place}-norm-{ensemble.structure.norm}"
+                with Checkpoints(directory, name, config.keep_checkpoints) as checkpoints:
+                    done = train(config, ensemble, data, store, checkpoints, interrupts, progress)
+                if done:
+                    record["programs"].append(done)
         record["status"] = "complete"
-    except BaseException as error:
-        record["status"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        if isinstance(error, KeyboardInterrupt):
-            raise Interrupted(directory) from None
+    except KeyboardInterrupt as interrupt:
+        record["status"] = "interrupted"
+        number = interrupt.number if isinstance(interrupt, Stop) else signal.SIGINT
+        raise Interrupted(directory, number) from None
+    except OSError as error:
+        record["status"] = "failed"
+        raise StorageError(directory, error) from error
+    except BaseException:
+        record["status"] = "failed"
         raise
     finally:
-        record["wall_seconds"] = round(time.perf_counter() - started, 2)
-        store.write_provenance(record)
+        record["wall_seconds"] = round(record.get("wall_seconds", 0.0) + time.perf_counter() - started, 2)
+        _conclude(store, record)
 
+
+def _conclude(store: Store, record: dict[str, Any]) -> None:
     try:
-        _present(directory, config.report, console)
-    except KeyboardInterrupt:
-        raise Interrupted(directory) from None
-    return directory
+        store.write_provenance(record)
+    except OSError:
+        return  # the folder that cannot be written is what is being told
 
 
 def _present(directory: Path, report: bool, console: Console) -> None:
     """Prints a finished run's table, draws its figures, and says where everything is."""
     import analysis  # half a second that the first training step need not wait for
 
-    results = analysis.load(directory)
-    console.print(analysis.summary_table(results))
-    written = [directory / RESULTS]
-    if report:
-        with console.status("drawing figures"):
-            written += analysis.write_report(directory)
-    for path in written:
-        console.print(str(path), highlight=False, soft_wrap=True)
+    try:
+        results = analysis.load(directory)
+        console.print(analysis.summary_table(results))
+        written = [directory / RESULTS]
+        if report:
+            with console.status("drawing figures"):
+                written += analysis.write_report(directory)
+        for path in written:
+            console.print(str(path), highlight=False, soft_wrap=True)
+    except KeyboardInterrupt:
+        raise Interrupted(directory, signal.SIGINT) from None
 
 
 def check_sizes(config: Config, dataset: Dataset) -> None:
@@ -120,81 +295,3 @@ def check_sizes(config: Config, dataset: Dataset) -> None:
     for flag, size in (("--batch-size", config.batch_size), ("--probe-batch-size", config.probe_batch_size)):
         if size > samples:
             raise UserError(f"{flag} must be at most the {samples} training samples of {config.dataset}, got {size}")
-
-
-def steps_in_a_call(seconds: float) -> int:
-    """How many steps of so many seconds one call to the devices takes."""
-    return int(np.clip(_SECONDS_PER_CALL / seconds, 1, STEPS_PER_CALL))
-
-
-def _train(
-    config: Config,
-    ensemble: Ensemble,
-    data: Data,
-    store: Store,
-    progress: RunProgress,
-) -> dict[str, Any]:
-    """Trains and measures one ensemble; returns what is worth recording of its program."""
-    title = f"{ensemble.structure.arch} norm={ensemble.structure.norm}"
-    engine = Engine(config, ensemble)
-    rows = probe_rows(config, len(data.train_labels))
-    # The ensemble's members stand by device and depth; the store's stand in the order of `members_of`.
-    places = [members_of(config).index(member) for member in ensemble.members]
-    block = slice(min(places), max(places) + 1)
-    to_store = partial(ensemble.by_member, members=members_of(config)[block])
-
-    progress.doing(f"{title}: compiling")
-    clock = time.perf_counter()
-    probes, samples = chosen(config, ensemble), config.spectrum_batch_size
-    with Compiler() as compiler:
-        initialization = engine.init.lower(engine, ensemble.traits, len(data.train_labels))
-        outline = sharded(initialization.out_info, ensemble.shards)
-        programs = [compiler.quickly(initialization)]
-        programs.append(compiler.quickly(measure.lower(probes, samples, ensemble, *outline[:3], data, rows)))
-        programs.append(compiler.compile(engine.train.lower(engine, outline, data, jnp.int32(0))))
-        programs.append(compiler.compile(engine.evaluate.lower(engine, *outline[1:3], data)))
-        init, probe, train, evaluate = (program.result() for program in programs)
-    state = init(ensemble.traits)
-    compile_seconds = time.perf_counter() - clock
-
-    def measured(step: int, state: TrainState) -> None:
-        progress.doing(f"{title}: measuring step {step}")
-        loss, accuracy = evaluate(state.params, state.rest, data)
-        found = dict(probe(state.traits, state.params, state.rest, data, rows)) | {
-            "test_loss": loss,
-            "test_accuracy": accuracy,
-        }
-        store.write_probes(block, step, {name: to_store(value) for name, value in found.items()})
-        # The training loss is the one before a step: what the last steps did shows first in this one.
-        diverged = to_store(state.diverged)
-        store.write_diverged(block, np.where((diverged < 0) & ~np.isfinite(to_store(loss)), step, diverged))
-
-    train_seconds = probe_seconds = 0.0
-    steps_per_call = 1
-    for start, stop in zip((0, *config.measured_steps), config.measured_steps, strict=False):
-        step = start
-        while step < stop:
-            clock = time.perf_counter()
-            count = min(steps_per_call, stop - step)
-            state, losses = train(state, data, jnp.int32(count))
-            store.write_losses(block, step, to_store(jnp.swapaxes(losses, 1, 2))[:, :count])
-            store.write_diverged(block, to_store(state.diverged))
-            step += count
-            progress.took(count)
-            seconds = time.perf_counter() - clock
-            train_seconds += seconds
-            steps_per_call = steps_in_a_call(seconds / count)
-        clock = time.perf_counter()
-        measured(stop, state)
-        probe_seconds += time.perf_counter() - clock
-        share = probe_seconds / (train_seconds + probe_seconds)
-        progress.doing(f"{title}: training, {share:.0%} of the time measuring")
-    jax.block_until_ready(state)
-    return {
-        "structure": title,
-        "members": block.stop - block.start,
-        "devices": ensemble.shards,
-        "compile_seconds": round(compile_seconds, 2),
-        "train_seconds": round(train_seconds, 2),
-        "probe_seconds": round(probe_seconds, 2),
-    }

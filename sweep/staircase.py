@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jaxtyping import Float, PyTree
+from jaxtyping import Bool, Float, PyTree
 
 from sweep.climb import Layer, Room, ascend, climb, room_for
-from sweep.rows import scaled
+from sweep.rows import chosen_rows, finite_rows, scaled
 
 # By segment, where the derivative may write what it keeps, and the gradients.
 Kept = Sequence[tuple[Room, PyTree[Array]]]
@@ -81,6 +81,24 @@ class Staircase:
         """Multiplies every member's arrays by its own factor."""
         by_layer = jax.vmap(scaled, (0, None))
         return tuple(by_layer(part, factors[: s.members]) for s, part in zip(self.segments, segments, strict=True))
+
+    def where(
+        self, chosen: Bool[Array, " member"], segments: Sequence[PyTree[Array]], others: Any
+    ) -> tuple[PyTree[Array], ...]:
+        """The chosen members' arrays, and in the place of the rest's those of `others`, shaped alike, or one number."""
+        one_number = isinstance(others, float)
+        by_layer = jax.vmap(chosen_rows, (None, 0, None if one_number else 0))
+        return tuple(
+            by_layer(chosen[: s.members], part, others if one_number else others[k])
+            for k, (s, part) in enumerate(zip(self.segments, segments, strict=True))
+        )
+
+    def is_finite(self, segments: Sequence[PyTree[Array]]) -> Bool[Array, " member"]:
+        """Which members' arrays are all finite; those of members without layers are."""
+        finite = jnp.ones(len(self.depths), bool)
+        for s, part in zip(self.segments, segments, strict=True):
+            finite = finite.at[: s.members].min(jax.vmap(finite_rows)(part).all(0))
+        return finite
 
     def run(
         self, layer: Layer, params: PyTree[Array], rest: PyTree[Array], h: Float[Array, "member ..."]

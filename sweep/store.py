@@ -3,10 +3,8 @@
 import dataclasses
 import json
 import os
-import signal
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import shutil
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
@@ -18,47 +16,27 @@ import yaml
 import zarr
 
 from sweep.config import Config
-from sweep.engine import STEPS_PER_CALL
+from sweep.engine import CAUSES, STEPS_PER_CALL
 from sweep.ensemble import Ensemble
 from sweep.errors import UserError
 from sweep.measure import chosen, dimensions
 from sweep.members import Member
 from sweep.plan import members_of
 
-RESULTS = "results.zarr"
+RESULTS, CONFIG, PROVENANCE = "results.zarr", "config.yaml", "provenance.json"
+_GROWING, _GROWN = "results.zarr.growing", "results.zarr.grown"
 
 
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Holds Ctrl-C back until the work inside is complete, so that it is never half done."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread hears of signals
-        return
-    received: list[int] = []
-    previous = signal.signal(signal.SIGINT, lambda number, frame: received.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if received:
-        raise KeyboardInterrupt
-
-
-def _new_directory(config: Config) -> Path:
-    """Makes the folder of a run, which must be new.
+def directory_of(config: Config) -> Path:
+    """The folder of a new run.
 
     Raises:
-      UserError: the folder is there already, or cannot be made.
+      UserError: it is there already.
     """
-    name = config.name or f"{config.dataset}-{config.arch}-{datetime.now():%Y%m%d-%H%M%S}"
-    path = config.out / name
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError:
-        what = "already holds a run" if (path / "config.yaml").exists() else "already exists"
-        raise UserError(f"{path} {what}; choose another --name or --out, nothing was changed") from None
-    except OSError as error:
-        raise UserError(f"cannot make {path}: {error.strerror}") from error
+    path = config.out / (config.name or f"{config.dataset}-{config.arch}-{datetime.now():%Y%m%d-%H%M%S}")
+    if path.exists():
+        what = "already holds a run" if (path / CONFIG).exists() else "already exists"
+        raise UserError(f"{path} {what}; choose another --name or --out, nothing was changed")
     return path
 
 
@@ -72,54 +50,94 @@ def _write(path: Path, text: str) -> None:
 class Store:
     """The results of one run; every write is complete on disk when the call returns.
 
-    Variables have a `member` dimension with the members' fields as coordinates. Numbers never measured are NaN.
+    Variables have a `member` dimension with the members' fields as coordinates. Numbers never measured are NaN. A
+    number has one place: what is measured again, after an interruption, is written where it was.
     """
 
     def __init__(self, path: Path, config: Config):
+        """Opens a run's results for writing.
+
+        Raises:
+          UserError: they are not there, or cannot be read.
+        """
         self.path = path
         self.probe_steps = config.measured_steps
-        self._results = zarr.open_group(path / RESULTS, mode="r+")
+        _finish_growing(path)
+        try:
+            self._results = zarr.open_group(path / RESULTS, mode="r+")
+            xr.open_zarr(path / RESULTS, consolidated=False, chunks=None).load()
+        except Exception as error:  # whatever it is, of a damaged file
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path / RESULTS} is damaged: {reason}; nothing was changed") from error
 
     @classmethod
-    @uninterrupted()
-    def create(cls, config: Config, ensembles: Sequence[Ensemble], provenance: Mapping[str, Any]) -> "Store":
+    def create(
+        cls, path: Path, config: Config, ensembles: Sequence[Ensemble], provenance: Mapping[str, Any]
+    ) -> "Store":
         """Makes a new run directory, whole at once: with config, provenance, and every result still NaN.
 
         Raises:
-          UserError: the folder is there already, or cannot be made.
+          UserError: it cannot be made.
         """
         template = _template(config, ensembles)
-        path = _new_directory(config)
-        _write(path / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
-        template.to_zarr(path / RESULTS, mode="w-", consolidated=False, encoding=_encoding(template, config))
-        store = cls(path, config)
-        store.write_provenance(provenance)
-        return store
+        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        try:
+            partial.mkdir(parents=True)
+            _write(partial / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
+            _write_dataset(template, partial / RESULTS, config)
+            _write(partial / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
+            partial.rename(path)
+        except OSError as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise UserError(f"cannot make {path}: {error.strerror}") from error
+        return cls(path, config)
+
+    def grow(self, config: Config, ensembles: Sequence[Ensemble]) -> "Store":
+        """The store with room for the steps of a config that has more of them; everything stored keeps its place."""
+        stored = xr.open_zarr(self.path / RESULTS, consolidated=False, chunks=None).load()
+        template = _template(config, ensembles)
+        grown = stored.reindex({dim: template[dim] for dim in ("step", "probe_step")}).drop_encoding()
+        _write_dataset(grown, self.path / _GROWING, config)
+        (self.path / _GROWING).rename(self.path / _GROWN)
+        _finish_growing(self.path)
+        # Last: the old config finds its steps in the new results, but not the other way round.
+        _write(self.path / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
+        return Store(self.path, config)
 
     def _array(self, name: str) -> zarr.Array:
         return cast(zarr.Array, self._results[name])
 
-    @uninterrupted()
     def write_losses(self, members: slice, first_step: int, losses: np.ndarray) -> None:
         """Stores `[member, step]` training losses from `first_step` on."""
         self._array("train_loss")[members, first_step : first_step + losses.shape[1]] = losses
 
-    @uninterrupted()
     def write_probes(self, members: slice, step: int, values: Mapping[str, np.ndarray]) -> None:
         """Stores what was measured at a step, each `[member, ...]`."""
         index = self.probe_steps.index(step)
         for name, array in values.items():
-            self._array(name)[members, index] = array
+            # A wave's deepest network may have fewer layers than the sweep's.
+            self._array(name)[(members, index, *(slice(0, size) for size in array.shape[1:]))] = array
 
-    @uninterrupted()
-    def write_diverged(self, members: slice, steps: np.ndarray) -> None:
-        """Stores each member's first step with a loss that was not finite; -1 becomes NaN, never."""
+    def write_diverged(self, members: slice, steps: np.ndarray, causes: np.ndarray) -> None:
+        """Stores each member's first step at which something was not finite, -1 if there is none, and what it was."""
         self._array("diverged_step")[members] = np.where(steps < 0, np.nan, steps)
+        self._array("diverged_cause")[members] = np.asarray([CAUSES[cause] for cause in causes], object)
 
-    @uninterrupted()
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Stores versions, devices, command and times."""
-        _write(self.path / "provenance.json", json.dumps(provenance, indent=2) + "\n")
+        _write(self.path / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
+
+
+def _write_dataset(dataset: xr.Dataset, path: Path, config: Config) -> None:
+    shutil.rmtree(path, ignore_errors=True)  # half of one, of a process that was killed
+    dataset.to_zarr(path, mode="w-", consolidated=False, encoding=_encoding(dataset, config))
+
+
+def _finish_growing(path: Path) -> None:
+    """Puts results with room for more steps, once they are whole, in the place of the others."""
+    if (path / _GROWN).exists():
+        shutil.rmtree(path / RESULTS, ignore_errors=True)
+        (path / _GROWN).rename(path / RESULTS)
 
 
 def _template(config: Config, ensembles: Sequence[Ensemble]) -> xr.Dataset:
@@ -142,7 +160,12 @@ def _template(config: Config, ensembles: Sequence[Ensemble]) -> xr.Dataset:
         "train_loss": empty(("member", "step"), "mean cross-entropy of a step's batch, before the step"),
         "test_loss": empty(("member", "probe_step"), "mean cross-entropy of the test set"),
         "test_accuracy": empty(("member", "probe_step"), "share of the test set classified correctly"),
-        "diverged_step": empty(("member",), "first step whose loss was not finite"),
+        "diverged_step": empty(("member",), "first step at which something was not finite"),
+        "diverged_cause": (
+            ("member",),
+            np.full(len(members), "", np.dtypes.StringDType()),
+            {"long_name": f"what it was: {', '.join(CAUSES[1:])}"},
+        ),
     }
     labels: dict[str, np.ndarray] = {}
     for ensemble in ensembles:

@@ -15,9 +15,9 @@ README = (Path(__file__).parents[1] / "README.md").read_text().replace("\\\n", "
 
 def test_every_flag_has_its_row():
     table = "\n".join(line for line in README.splitlines() if line.startswith("| `--"))
-    listed = set(re.findall(r"`(--[\w-]+)`", table))
+    listed = set(re.findall(r"`(--[\w-]+(?: RUN)?)`", table))
     expected = {"--" + name.replace("_", "-") for name in Config.__dataclass_fields__}
-    assert listed == expected | {"--no-report", "--preset"}
+    assert listed == expected | {"--no-report", "--preset", "--resume RUN", "--plan"}
 
 
 def test_defaults_in_the_table():
@@ -37,7 +37,7 @@ def test_every_probe_and_every_experiment_has_its_row():
     assert all(f"| `{name}` |" in table for name in EXPERIMENTS)
 
 
-@pytest.mark.parametrize("line", re.findall(r"^\.venv/bin/python train.py (.*)$", README, re.MULTILINE))
+@pytest.mark.parametrize("line", re.findall(r"^\.venv/bin/python train.py (?!--resume)([^#\n]*)", README, re.MULTILINE))
 def test_sweep_lines_parse(line):
     assert parse(line.split())
 

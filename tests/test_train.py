@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 import analysis
 
 ROOT = Path(__file__).parents[1]
@@ -15,7 +17,7 @@ INTERRUPTIBLE = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 import train
-sys.exit(train.main())
+train.command()
 """
 SMALL = ["--depths", "1", "2", "--seeds", "0", "--width", "8"]
 SMALL += ["--probe-batch-size", "16", "--spectrum-batch-size", "2", "--no-report"]
@@ -42,7 +44,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_ctrl_c(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_told_to_stop(tmp_path, number, code):
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTIBLE, *SMALL, "--steps", "1000000", "--out", str(tmp_path), "--name", "x"],
         cwd=ROOT,
@@ -54,10 +57,14 @@ def test_ctrl_c(tmp_path):
     results = tmp_path / "x" / "results.zarr" / "train_loss" / "c"
     while not results.exists() and time.monotonic() < deadline:
         time.sleep(0.2)
-    os.kill(process.pid, signal.SIGINT)
+    told = time.monotonic()
+    os.kill(process.pid, number)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.strip() == f"interrupted; what was measured is in {tmp_path / 'x'}"
+    assert time.monotonic() - told < 10
+    assert process.returncode == code
+    assert (
+        err.strip() == f"interrupted; what was measured is in {tmp_path / 'x'}, and --resume {tmp_path / 'x'} goes on"
+    )
     assert "Traceback" not in out + err
     results = analysis.load(tmp_path / "x")
     assert results.attrs["provenance"]["status"] == "interrupted"

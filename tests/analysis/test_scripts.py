@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import subprocess
 import sys
 
@@ -83,3 +84,14 @@ def test_no_run_there(tmp_path):
     assert done.stderr.strip() == f"analysis: error: {tmp_path} is not a run directory: it has no config.yaml"
     with pytest.raises(NotARunError):
         analysis.load(tmp_path)
+
+
+def test_a_damaged_run_is_told_in_one_line(finished, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    chunk = copy / "results.zarr" / "train_loss" / "c" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:20])
+    for name in ("report", "spectra"):
+        done = script(f"analysis.{name}", copy)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"analysis: error: {copy} cannot be read: ")
+        assert done.stderr.count("\n") == 1

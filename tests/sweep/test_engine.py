@@ -78,6 +78,32 @@ def test_rematerialization_changes_no_number(double, monkeypatch, arch, serial):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13), *found.values())
 
 
+@pytest.mark.parametrize("serial", [False, True])
+def test_a_member_that_diverges_stays_as_it_was(double, monkeypatch, serial):
+    """At the first step whose update or loss is not finite; whoever is beside it is not touched by it."""
+    monkeypatch.setattr("sweep.ensemble._LARGE", 1 if serial else 2**30)
+    config = dataclasses.replace(CONFIG, nets=("plain",), activation="linear", norms=("none",))
+    wild = dataclasses.replace(config, learning_rates=(0.01, 1e200))
+    alone, engine, data = engine_of(config), engine_of(wild), put(dataset())
+    state = engine.init(engine.ensemble.traits, 50)
+    history = [state.params]
+    for _ in range(6):
+        state, _ = engine.train(jax.tree.map(jnp.copy, state), data, jnp.int32(1))
+        history.append(state.params)
+    steps, causes = state.diverged[0], state.cause[0]
+    lost = [m.learning_rate > 1 for m in engine.ensemble.members]
+    assert ((steps >= 0) == np.asarray(lost)).all()
+    assert set(np.asarray(causes)[lost]) <= {1, 2}
+    by_step = [by_member(engine.ensemble, only_shard(params)) for params in history]
+    for member, step in zip(engine.ensemble.members, np.asarray(steps), strict=True):
+        if step >= 0:
+            assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(by_step[-1][member]))
+            jax.tree.map(np.testing.assert_array_equal, by_step[-1][member], by_step[step][member])
+    tame, _ = alone.train(alone.init(alone.ensemble.traits, 50), data, jnp.int32(6))
+    for member, params in by_member(alone.ensemble, only_shard(tame.params)).items():
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11), by_step[-1][member], params)
+
+
 def kernels(params):
     return jax.tree.map_with_path(lambda path, _: path[-1].key == "kernel", params)
 

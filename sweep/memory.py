@@ -1,0 +1,58 @@
+"""What training takes of memory, from the shapes of its arrays, and what there is of it."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.stages import Compiled
+from jaxtyping import PyTree
+
+from sweep.engine import Data, Engine
+
+# What programs, libraries, and arrays that live between two operations take besides.
+_ALLOWANCE = 2**29
+
+
+def step_bytes(engine: Engine, data: Data) -> int:
+    """Bytes that the training of an ensemble takes on all of its devices together, from shapes alone.
+
+    The state (parameters, the optimizer's moments, variables, orders of the data), what a step keeps for its derivative
+    with the gradients, each member's batch, and the data. A program's temporaries come on top.
+    """
+    ensemble = engine.ensemble
+    traits = jax.tree.map(lambda array: jnp.asarray(array[0]), ensemble.traits)
+    state = jax.eval_shape(lambda traits: engine.initial(traits, len(data.train_labels)), traits)
+    room = jax.eval_shape(lambda state: engine.room(state, data), state)
+    _, x, _ = jax.eval_shape(engine.batch, state.traits, state.order, state.step, data)
+    return ensemble.shards * sum(map(_bytes, (state, room, x, data)))
+
+
+def program_bytes(program: Compiled) -> int | None:
+    """Bytes that a compiled program takes on one device, by XLA's own analysis; None where it has none."""
+    found = program.memory_analysis()
+    if found is None:
+        return None
+    return (
+        found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes - found.alias_size_in_bytes
+    )
+
+
+def available_bytes(devices: int) -> int | None:
+    """Bytes that arrays may take on so many devices together; None where nobody says.
+
+    On CPUs, which share it, what the system has to give; on others what they hold in all.
+    """
+    if jax.default_backend() == "cpu":
+        try:
+            lines = Path("/proc/meminfo").read_text().splitlines()
+        except OSError:
+            return None
+        free = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
+        return None if free is None else max(int(free) * 1024 - _ALLOWANCE, 0)
+    stats = [device.memory_stats() for device in jax.devices()[:devices]]
+    limits = [one["bytes_limit"] for one in stats if one and "bytes_limit" in one]
+    return sum(limits) if len(limits) == devices else None
+
+
+def _bytes(arrays: PyTree) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(arrays))

@@ -1,0 +1,101 @@
+"""Memory from shapes against XLA's own analysis; waves; the plan."""
+
+import dataclasses
+import io
+import re
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from rich.console import Console
+
+from sweep import Config, UserError, plan, run
+from sweep.data import load
+from sweep.engine import Engine, put
+from sweep.ensemble import Ensemble
+from sweep.memory import available_bytes, program_bytes, step_bytes
+from sweep.plan import structures_of
+from sweep.waves import waves
+
+CONFIG = Config(norms=("batch",), nets=("residual",), depths=(4, 32), seeds=(0, 1), width=48, report=False)
+
+
+def parts(config):
+    ((structure, members),) = structures_of(config, (8, 8, 1), 10).items()
+    return structure, members, put(load("digits"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"remat": "sqrt", "depths": (64,)},
+        {"optimizer": "adam", "batch_size": 512},
+        {"arch": "isotropic-cnn", "width": 8},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())) or "default",
+)
+def test_the_estimate_is_what_the_program_takes(changes):
+    config = dataclasses.replace(CONFIG, **changes)
+    structure, members, data = parts(config)
+    ensemble = Ensemble.of(structure, members)
+    engine = Engine(config, ensemble)
+    state = jax.eval_shape(lambda: engine.init(ensemble.traits, 1437))
+    compiled = program_bytes(engine.train.lower(engine, state, data, jnp.int32(1)).compile())
+    assert compiled is not None
+    estimate = step_bytes(engine, data)
+    # A program's temporaries come on top: a layer's states and products, and copies of what the loop carries.
+    assert 0.9 * estimate < compiled < 2.5 * estimate
+
+
+def test_as_few_waves_as_fit():
+    structure, members, data = parts(CONFIG)
+    whole = step_bytes(Engine(CONFIG, Ensemble.of(structure, members)), data)
+    assert len(waves(CONFIG, structure, members, 1, data, None)) == 1
+    assert len(waves(CONFIG, structure, members, 1, data, whole)) == 1
+    halves = waves(CONFIG, structure, members, 1, data, whole - 1)
+    assert len(halves) == 2
+    for wave in halves:
+        assert step_bytes(Engine(CONFIG, wave), data) < whole
+    # Every member once, neighbours together.
+    places = [sorted(members.index(member) for member in wave.members) for wave in halves]
+    assert [place for own in places for place in own] == list(range(len(members)))
+    with pytest.raises(UserError, match=r"one network of depth 32 takes 0\.0\d GB to train, and there are 0\.00"):
+        waves(CONFIG, structure, members, 1, data, 1000)
+
+
+def test_waves_give_the_same_numbers(tmp_path, monkeypatch):
+    small = {"depths": (1, 3), "norms": ("batch",), "width": 8, "batch_size": 32, "steps": 6, "probe_steps": (3,)}
+    small |= {"probe_batch_size": 16, "spectrum_batch_size": 2, "out": tmp_path, "report": False}
+    together = run(Config(**small, name="together"), Console(file=io.StringIO()))
+    structure, members, data = parts(Config(**small))
+
+    def too_little(devices):
+        return step_bytes(Engine(Config(**small), Ensemble.of(structure, members, devices)), data) - 1
+
+    monkeypatch.setattr(sys.modules["sweep.run"], "available_bytes", too_little)
+    console = Console(file=io.StringIO(), width=200)
+    apart = run(Config(**small, name="apart"), console)
+    assert re.search(r"in [2-4] waves, for the memory there is", console.file.getvalue())
+    import analysis
+
+    one, other = analysis.load(together), analysis.load(apart)
+    for name in one.data_vars:
+        if one[name].dtype.kind == "f":
+            np.testing.assert_allclose(other[name], one[name], rtol=2e-3, atol=2e-5, err_msg=name)
+
+
+def test_a_plan_says_what_it_would_take_and_writes_nothing(tmp_path):
+    console = Console(file=io.StringIO(), width=100)
+    plan(dataclasses.replace(CONFIG, depths=(1, 2), steps=1000, out=tmp_path, name="x"), console)
+    printed = console.file.getvalue()
+    assert re.search(r"mlp norm=batch +4 ", printed)
+    assert "4 members in 1 programs" in printed
+    assert "GB are available" in printed
+    assert not list(tmp_path.iterdir())
+
+
+def test_there_is_memory():
+    assert available_bytes(1)
