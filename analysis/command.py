@@ -8,7 +8,7 @@ from pathlib import Path
 import xarray as xr
 
 from analysis.drawing import Drawing
-from analysis.load import NotARunError, load, settings
+from analysis.load import NotARunError, load_now, settings
 
 Figures = Callable[[xr.Dataset], dict[str, Drawing]]
 
@@ -65,4 +65,4 @@ def exit_with(work: Callable[[], Sequence[Path]]) -> None:
 def main(figures: Figures, description: str | None, argv: Sequence[str] | None = None, *, whole: bool = False) -> None:
     """The whole of a script that draws one kind of figure."""
     given = arguments(description, argv)
-    exit_with(lambda: list(save(given.run, figures, load(given.run), given.out, whole=whole)))
+    exit_with(lambda: list(save(given.run, figures, load_now(given.run), given.out, whole=whole)))

@@ -37,6 +37,19 @@ def load(run: str | Path) -> xr.Dataset:
     return results.assign_attrs(config=config, provenance=provenance)
 
 
+def load_now(run: str | Path) -> xr.Dataset:
+    """`load`, and all of it read.
+
+    Raises:
+      NotARunError: no run is there, or some of it cannot be read.
+    """
+    results = load(run)
+    try:
+        return results.load().assign_attrs(results.attrs)
+    except Exception as error:  # whatever it is, of a damaged file
+        raise NotARunError(f"{run} cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
 def settings(results: xr.Dataset) -> list[tuple[str, xr.Dataset]]:
     """Splits a run by the swept numbers that figures have no axis for; each part with its label, "" if there is one.
 

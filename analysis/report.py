@@ -8,7 +8,7 @@ import xarray as xr
 
 from analysis import curves, density, drift, gradients, grid, spectra, summary, trainability
 from analysis.command import MOST_SETTINGS, Figures, arguments, exit_with, save
-from analysis.load import load, settings, values
+from analysis.load import load_now, settings, values
 
 # Of every setting swept, and of a run as a whole.
 FIGURES: dict[str, Figures] = {
@@ -37,8 +37,7 @@ figcaption { max-width: 46rem; margin: 0.3rem auto 0; }
 
 def write(run: Path, out: Path | None = None) -> list[Path]:
     """Draws every figure of a run and writes `report.html`; returns the files. What `analysis.write_report` does."""
-    results = load(run)
-    results = results.load().assign_attrs(results.attrs)
+    results = load_now(run)
     shown: dict[Path, str] = {}
     for figures in WHOLE.values():
         shown |= save(run, figures, results, out, whole=True)
