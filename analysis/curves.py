@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis import style
 from analysis.command import main
-from analysis.drawing import Drawing, joined
+from analysis.drawing import Drawing, listed
 from analysis.load import kind, values
 from analysis.profile import profile_of, residual_variance_of
 
@@ -57,6 +57,17 @@ def _jacobian_norm(members: xr.Dataset, depth: int) -> np.ndarray | None:
     return None if profile is None else profile[0] / profile
 
 
+def _largest(values: str, averaged: str | None = None) -> Callable[[xr.DataArray], xr.DataArray]:
+    """The first along a dimension of values in falling order, and its mean over another dimension, if one is named."""
+    return lambda found: (
+        found.isel({values: 0}) if averaged is None else found.isel({values: 0}).mean(averaged, skipna=False)
+    )
+
+
+def _median_of_samples(found: xr.DataArray) -> xr.DataArray:
+    return found.median("sample")
+
+
 BY_LAYER = {
     "jacobian-norms": Curve(
         "jacobian_norm",
@@ -91,35 +102,35 @@ OVER_TRAINING = {
         "Condition number of the Jacobian, median of the samples",
         "largest over smallest singular value",
         log=True,
-        reduced=lambda found: found.median("sample"),
+        reduced=_median_of_samples,
     ),
     "isometry": Curve(
         "frozen_isometry_distance",
         "The Jacobian's distance from isometry, median of the samples",
         "variance of log σ",
         log=True,
-        reduced=lambda found: found.median("sample"),
+        reduced=_median_of_samples,
     ),
     "input-spectrum": Curve(
         "input_spectrum",
         "Largest singular value from input to logits, mean of the samples",
         "singular value",
         log=True,
-        reduced=lambda found: found.isel(input_singular_value=0).mean("sample", skipna=False),
+        reduced=_largest("input_singular_value", "sample"),
     ),
     "first-half": Curve(
         "first_half_spectrum",
         "Largest singular value of the first half of the layers, mean of the samples",
         "singular value",
         log=True,
-        reduced=lambda found: found.isel(singular_value=0).mean("sample", skipna=False),
+        reduced=_largest("singular_value", "sample"),
     ),
     "second-half": Curve(
         "second_half_spectrum",
         "Largest singular value of the second half of the layers, mean of the samples",
         "singular value",
         log=True,
-        reduced=lambda found: found.isel(singular_value=0).mean("sample", skipna=False),
+        reduced=_largest("singular_value", "sample"),
     ),
     "surface-loss": Curve(
         "surface_loss",
@@ -141,7 +152,7 @@ OVER_TRAINING = {
         "Largest eigenvalue of the loss's Hessian",
         "eigenvalue",
         log=True,
-        reduced=lambda found: found.isel(top_eigenvalue=0),
+        reduced=_largest("top_eigenvalue"),
     ),
     "hessian-trace": Curve("hessian_trace", "Trace of the loss's Hessian, estimated", "trace"),
     "hessian-smallest": Curve("hessian_smallest", "Smallest eigenvalue of the loss's Hessian", "eigenvalue"),
@@ -150,14 +161,14 @@ OVER_TRAINING = {
         "Largest eigenvalue of the Gauss-Newton matrix",
         "eigenvalue",
         log=True,
-        reduced=lambda found: found.isel(top_eigenvalue=0),
+        reduced=_largest("top_eigenvalue"),
     ),
     "tangent-spectrum": Curve(
         "tangent_spectrum",
         "Largest eigenvalue of the tangent kernel",
         "eigenvalue",
         log=True,
-        reduced=lambda found: found.isel(kernel_eigenvalue=0),
+        reduced=_largest("kernel_eigenvalue"),
     ),
     "tangent": Curve("tangent_alignment", "Alignment of the tangent kernel with the labels", "cosine"),
 }
@@ -216,7 +227,7 @@ def by_layer(results: xr.Dataset, curve: Curve, step: int = 0) -> Drawing | None
     _depth_legend(figure, axes[0, 0], depths, colours, compared=bool(sourced))
     when = int(results.probe_step[step])
     figure.suptitle(f"{curve.title}, step {when}")
-    return Drawing(figure, joined([f"{curve.title}, at step {when}", *findings]).replace(";", ":", 1))
+    return Drawing(figure, listed(f"{curve.title}, at step {when}", findings))
 
 
 def _of_line(line: np.ndarray, net: str, norm: str, depth: int) -> str:
@@ -270,7 +281,7 @@ def over_training(results: xr.Dataset, curve: Curve, depth: int | None = None) -
     handles, labels = panel.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(f"{curve.title}, depth {depth}")
-    return Drawing(figure, joined([f"{curve.title}, at depth {depth}", *findings]).replace(";", ":", 1))
+    return Drawing(figure, listed(f"{curve.title}, at depth {depth}", findings))
 
 
 def figures(results: xr.Dataset) -> dict[str, Drawing]:

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from analysis import style
 from analysis.command import main
-from analysis.drawing import Drawing, joined
+from analysis.drawing import Drawing, listed
 from analysis.fuss_catalan import fuss_catalan_density, fuss_catalan_largest
 from analysis.load import kind, values
 
@@ -29,7 +29,7 @@ def draw(results: xr.Dataset, step: int = 0) -> Drawing | None:
     nets, norms, depths = (values(results, name) for name in ("net", "norm", "depth"))
     colours = style.depth_colours(depths)
     figure, axes = style.panels(len(norms), len(nets), sharex=True, sharey=True)
-    parts = [f"variance of log λ at depth {depths[-1]}, zeros left out"]
+    parts: list[str] = []
     compared = False
     for row, norm in enumerate(norms):
         for column, net in enumerate(nets):
@@ -58,7 +58,7 @@ def draw(results: xr.Dataset, step: int = 0) -> Drawing | None:
         labels.append("theory")
     figure.legend(lines, labels, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(f"Spectral density of the Jacobian, step {int(results.probe_step[step])}")
-    return Drawing(figure, joined(parts).replace(";", ":", 1))
+    return Drawing(figure, listed(f"variance of log λ at depth {depths[-1]}, zeros left out", parts))
 
 
 def _positive(found: np.ndarray) -> np.ndarray:

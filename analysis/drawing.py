@@ -20,6 +20,11 @@ def joined(parts: list[str]) -> str:
     return f"{text[0].upper()}{text[1:]}." if text else ""
 
 
+def listed(opening: str, parts: list[str]) -> str:
+    """A sentence that opens an enumeration: `Opening: part; part.`"""
+    return joined([f"{opening}: {parts[0]}", *parts[1:]] if parts else [opening])
+
+
 def number(found: np.ndarray, reduce: Callable[[np.ndarray], float] = np.mean) -> str:
     """The finite ones of some numbers in one, for a sentence; says so where there are none."""
     finite = found[np.isfinite(found)].astype(float)

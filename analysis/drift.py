@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from analysis import style
 from analysis.command import main
-from analysis.drawing import Drawing, joined, number
+from analysis.drawing import Drawing, listed, number
 from analysis.load import kind, values
 
 
@@ -19,7 +19,7 @@ def draw(results: xr.Dataset, depth: int | None = None) -> Drawing:
     depths = values(results, "depth")
     depth = depths[(len(depths) - 1) // 2] if depth is None else depth
     nets, norms = values(results, "net"), values(results, "norm")
-    parts = [f"how far the median moved at depth {depth}, in widths of the band at the start"]
+    parts: list[str] = []
     figure, axes = style.panels(len(norms), len(nets), sharex=True)
     for row, norm in enumerate(norms):
         for column, net in enumerate(nets):
@@ -31,7 +31,9 @@ def draw(results: xr.Dataset, depth: int | None = None) -> Drawing:
         panel.set_xlabel("training step")
     figure.supylabel("pre-activation: 15th, 50th, 85th percentile")
     figure.suptitle(f"Drift of one unit's input in the last block at depth {depth}, a line a seed")
-    return Drawing(figure, joined(parts).replace(";", ":", 1))
+    return Drawing(
+        figure, listed(f"how far the median moved at depth {depth}, in widths of the band at the start", parts)
+    )
 
 
 def drift_of(members: xr.Dataset) -> np.ndarray:

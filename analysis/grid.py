@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from analysis import meanfield, style
 from analysis.activations import ACTIVATIONS
 from analysis.command import main
-from analysis.drawing import Drawing, joined
+from analysis.drawing import Drawing, listed
 from analysis.load import kind, values
 
 # Numbers that a sweep may have many of, and how an axis is labelled with them.
@@ -58,7 +58,7 @@ def draw(results: xr.Dataset, name: str) -> Drawing:
     nets, norms = values(results, "net"), values(results, "norm")
     figure, axes = style.panels(len(norms), len(nets), height=3.0, sharex=True, sharey=True)
     averaged = [label for other, label in LABELS.items() if other != name and len(values(results, other)) > 1]
-    findings: list[str] = [f"trained, which is half of the way from guessing to the best, by {LABELS[name]}"]
+    opening, findings = f"trained, which is half of the way from guessing to the best, by {LABELS[name]}", list[str]()
     threshold = trained_accuracy(results)
     image: Any = None
     for row, norm in enumerate(norms):
@@ -75,7 +75,7 @@ def draw(results: xr.Dataset, name: str) -> Drawing:
     figure.colorbar(image, ax=axes, label="test accuracy")
     over = f", mean over every {' and '.join(averaged)}" if averaged else ""
     figure.suptitle(f"What trains, after {int(results.probe_step[-1])} steps{over}")
-    return Drawing(figure, joined(findings).replace(";", ":", 1))
+    return Drawing(figure, listed(opening, findings))
 
 
 def _panel(panel: Axes, members: xr.Dataset, name: str) -> Any:

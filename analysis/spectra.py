@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from analysis import style, theory
 from analysis.command import main
-from analysis.drawing import Drawing, joined, number
+from analysis.drawing import Drawing, listed, number
 from analysis.fuss_catalan import fuss_catalan_largest
 from analysis.load import kind, largest_and_mean_square, values
 from analysis.profile import profile_of
@@ -63,7 +63,7 @@ def _finding(results: xr.Dataset, reading: str, norms: list[str]) -> str:
             members = kind(results, net, norm, deepest)
             before, after = (number(largest_and_mean_square(members, reading, step)[0], np.max) for step in (0, -1))
             parts.append(f"{style.name(net, norm)}, {before} before and {after} after training")
-    return joined([f"largest singular value at depth {deepest}", *parts]).replace(";", ":", 1)
+    return listed(f"largest singular value at depth {deepest}", parts)
 
 
 def _panel(panel: Axes, members: xr.Dataset, reading: str) -> list[float]:

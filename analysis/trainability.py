@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 
 from analysis import style
 from analysis.command import main
-from analysis.drawing import Drawing, joined
+from analysis.drawing import Drawing, listed
 from analysis.load import kind, values
 
 _LAST_STEPS = 10
@@ -55,7 +55,7 @@ def _finding(results: xr.Dataset) -> str:
                 if found.mean() >= 0.9 * best:
                     good.append(depth)
             parts.append(f"{style.name(net, norm)} {f'to depth {max(good)}' if good else 'at no depth'}")
-    return joined([f"nine tenths of the best test accuracy, {best:.3f}, are reached by", *parts]).replace(";", ":", 1)
+    return listed(f"nine tenths of the best test accuracy, {best:.3f}, are reached by", parts)
 
 
 def _curve(panel: Axes, members: xr.Dataset, numbers: np.ndarray, net: str, norm: str, higher_is_better: bool) -> None:

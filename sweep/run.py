@@ -111,7 +111,7 @@ def resume(directory: Path, config: Config, console: Console | None = None) -> P
     started, console = time.perf_counter(), console or Console()
     before = config_of(directory)
     _check_same(directory, before, config)
-    record = _record_of(directory)
+    record = _record_of(directory, before)
     config = replace(
         before,
         steps=config.steps,
@@ -123,7 +123,7 @@ def resume(directory: Path, config: Config, console: Console | None = None) -> P
         later = (step for step in config.measured_steps if step > before.steps)
         config = replace(config, probe_steps=(*before.measured_steps, *later))
     with Interrupts() as interrupts, only_writer(directory):
-        store = Store(directory, before)
+        store = Store.of_run(directory, before)
         ensembles, data = _prepared(config)
         if config.steps > before.steps:
             store = store.grow(config, ensembles)
@@ -158,14 +158,14 @@ def config_of(directory: Path) -> Config:
         raise UserError(f"{directory / CONFIG} cannot be read: {' '.join(str(error).split())}") from error
 
 
-def _record_of(directory: Path) -> dict[str, Any]:
-    """The run's provenance, whose config must be the file's."""
+def _record_of(directory: Path, config: Config) -> dict[str, Any]:
+    """The run's provenance, whose config must be the file's, which is given."""
     try:
         record = json.loads((directory / PROVENANCE).read_text())
         own = record["config"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{directory / PROVENANCE} cannot be read: {' '.join(str(error).split())}") from error
-    stored = config_of(directory).to_dict()
+    stored = config.to_dict()
     # A run that was killed as it grew has the new config, and not yet the new provenance.
     changed = [name for name in stored if stored[name] != own.get(name) and name not in _FREE]
     if changed:

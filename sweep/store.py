@@ -55,17 +55,21 @@ class Store:
     """
 
     def __init__(self, path: Path, config: Config):
-        """Opens a run's results for writing.
+        self.path = path
+        self.probe_steps = config.measured_steps
+        self._results = zarr.open_group(path / RESULTS, mode="r+")
+
+    @classmethod
+    def of_run(cls, path: Path, config: Config) -> "Store":
+        """The store of a run that is there, whose results have all been read once.
 
         Raises:
           UserError: they are not there, or cannot be read.
         """
-        self.path = path
-        self.probe_steps = config.measured_steps
         _finish_growing(path)
         try:
-            self._results = zarr.open_group(path / RESULTS, mode="r+")
             xr.open_zarr(path / RESULTS, consolidated=False, chunks=None).load()
+            return cls(path, config)
         except Exception as error:  # whatever it is, of a damaged file
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path / RESULTS} is damaged: {reason}; nothing was changed") from error

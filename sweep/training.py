@@ -52,9 +52,11 @@ def train(
     engine = Engine(config, ensemble)
     rows = probe_rows(config, len(data.train_labels))
     # The ensemble's members stand by device and depth; the store's stand in the order of `members_of`.
-    places = [members_of(config).index(member) for member in ensemble.members]
+    members = members_of(config)
+    place_of = {member: place for place, member in enumerate(members)}
+    places = [place_of[member] for member in ensemble.members]
     block = slice(min(places), max(places) + 1)
-    to_store = partial(ensemble.by_member, members=members_of(config)[block])
+    to_store = partial(ensemble.by_member, members=members[block])
 
     progress.doing(f"{title}: compiling")
     clock = time.perf_counter()
