@@ -1,9 +1,11 @@
-"""How programs are compiled: at once, quickly where that pays, and kept for the next run."""
+"""How programs are compiled: beside what comes next, quickly where that pays, and kept for the next run."""
 
 import hashlib
 import os
 import platform
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -17,11 +19,16 @@ _LEAST_SECONDS = 0.1
 _MOST_BYTES = 2**30
 
 
+# One thread: the code that XLA generates for a program it generates on all cores, so that two threads compiled the
+# quickstart no sooner than one (34 s and 33 s), and JAX has crashed as it kept one program while another was compiled.
+_POOL = ThreadPoolExecutor(1, thread_name_prefix="compile")
+
+
 class Compiler:
-    """Compiles several programs at once while the next is traced. A context: it ends with its last program."""
+    """Compiles programs one after the other while the next is traced. A context: it ends with its last program."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compile")
+        self._programs: list[Future[Compiled]] = []
 
     def __enter__(self) -> "Compiler":
         return self
@@ -29,11 +36,14 @@ class Compiler:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(wait=error is None, cancel_futures=True)
+        if error is None:
+            wait(self._programs)
+        for program in self._programs:
+            program.cancel()
 
     def compile(self, program: Lowered) -> Future[Compiled]:
         """Starts compiling a program that runs often."""
-        return self._pool.submit(program.compile)
+        return self._start(program.compile)
 
     def quickly(self, program: Lowered) -> Future[Compiled]:
         """Starts compiling a program whose own code takes little of its time.
@@ -43,7 +53,11 @@ class Compiler:
         """
         if jax.default_backend() != "cpu":
             return self.compile(program)
-        return self._pool.submit(program.compile, {"xla_backend_optimization_level": "1"})
+        return self._start(partial(program.compile, {"xla_backend_optimization_level": "1"}))
+
+    def _start(self, compile_it: Callable[[], Compiled]) -> Future[Compiled]:
+        self._programs.append(_POOL.submit(compile_it))
+        return self._programs[-1]
 
 
 def keep_programs() -> None:

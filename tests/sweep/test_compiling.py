@@ -1,12 +1,14 @@
-"""Compiled programs: several at once, and kept where the user has a folder for such things."""
+"""Compiled programs: beside what comes next, and kept where the user has a folder for such things."""
 
 import os
 import subprocess
 import sys
+import time
 
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.stages import Lowered
 
 from sweep.compiling import Compiler
 
@@ -50,6 +52,38 @@ def test_several_programs_at_once():
         square = compiler.compile(jax.jit(lambda x: x * x).lower(jnp.float32(0)))
         double = compiler.quickly(jax.jit(lambda x: x + x).lower(jnp.float32(0)))
     assert (square.result()(jnp.float32(3)), double.result()(jnp.float32(3))) == (9, 6)
+
+
+class Slow(Lowered):
+    """Stands for a traced program; knows how many of its kind are being compiled."""
+
+    running, most = 0, 0
+
+    def __init__(self):
+        pass
+
+    def compile(self, options=None):
+        Slow.running += 1
+        Slow.most = max(Slow.most, Slow.running)
+        time.sleep(0.02)
+        Slow.running -= 1
+
+
+def test_one_after_the_other():
+    left = []
+
+    def trace():
+        with Compiler() as compiler:
+            left.extend((compiler.compile(Slow()), compiler.compile(Slow())))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        trace()
+    assert left[1].cancelled(), "nobody waits for it any more"
+    with Compiler() as compiler:  # while the first one of the other may still be at it
+        compiler.compile(Slow())
+        compiler.quickly(Slow())
+    assert (Slow.most, Slow.running) == (1, 0)
 
 
 def test_a_mistake_while_tracing_comes_through():
