@@ -51,6 +51,8 @@ class BatchNorm(nnx.Module):
       use_fast_variance: no effect, see above.
       promote_dtype: a function `(inputs, mean, var, scale, bias), dtype=` to the same in a common dtype.
       activation: applied last, fused: a name or an elementwise function; a call's own argument wins over it.
+      rows: how many of the first axis' entries, over all devices of `axis_name` in their order, there are; what the
+        devices hold beyond them is padding, and does not count. None if nothing is.
       bessel: whether the running variance is the unbiased `var n / (n - 1)`, as PyTorch's is, and not `var`.
       implementation: of `kernels.batch_norm`, in training mode.
       rngs: supplies the `params` stream.
@@ -81,6 +83,7 @@ class BatchNorm(nnx.Module):
         use_fast_variance: bool = True,
         promote_dtype: Callable[..., Any] = dtypes.promote_dtype,
         activation: str | Activation | None = None,
+        rows: int | None = None,
         bessel: bool = False,
         implementation: Implementation | None = None,
         rngs: nnx.Rngs,
@@ -111,6 +114,7 @@ class BatchNorm(nnx.Module):
         self.use_fast_variance = use_fast_variance
         self.promote_dtype = promote_dtype
         self.activation = resolve(activation)
+        self.rows = rows
         self.bessel = bessel
         self.implementation: Implementation | None = implementation
 
@@ -152,7 +156,11 @@ class BatchNorm(nnx.Module):
             y = normalize(x_last, mean, var, scale, bias, residual=residual, activation=fused, epsilon=self.epsilon)
         else:
             if mask is not None:  # it broadcasts against x as it came
-                mask = features_last(mask.reshape((1,) * (x.ndim - mask.ndim) + mask.shape))
+                mask = mask.reshape((1,) * (x.ndim - mask.ndim) + mask.shape)
+            if self.rows is not None:
+                counts = self._counts(x, self.rows)
+                mask = counts if mask is None else mask & counts
+            mask = features_last(mask)
             y, batch_mean, batch_var = batch_norm(
                 x_last,
                 jnp.ones_like(mean) if scale is None else scale,
@@ -172,6 +180,12 @@ class BatchNorm(nnx.Module):
                 batch = lax.stop_gradient(batch).astype(variable.dtype)
                 variable[...] = self.momentum * variable[...] + (1 - self.momentum) * batch
         return jnp.moveaxis(y, -1, self.axis)
+
+    def _counts(self, x: Array, rows: int) -> Array:
+        """Which entries of the first axis are none of the padding beyond so many; broadcasts against `x`."""
+        device = 0 if self.axis_name is None else lax.axis_index(self.axis_name)
+        places = device * len(x) + jnp.arange(len(x))
+        return (places < rows).reshape(-1, *[1] * (x.ndim - 1))
 
     def _count(self, x: Array, mask: Array | None) -> Array:
         """How many entries of each feature the statistics are of, on all devices that share them."""

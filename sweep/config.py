@@ -17,6 +17,7 @@ from sweep.climb import REMATERIALIZATIONS
 from sweep.data import DATASETS
 from sweep.errors import UserError, unknown
 from sweep.members import ARCHITECTURES
+from sweep.mesh import read_mesh
 from sweep.optimizers import OPTIMIZERS, SCHEDULES
 
 # What a training step rounds to; None is JAX's default precision.
@@ -122,6 +123,8 @@ class Config:
     """Minutes between checkpoints; with 0 there are only those at the end and when a run is told to stop."""
     keep_checkpoints: int = 2
     """Checkpoints of each program that are kept, the newest ones."""
+    mesh: str | None = None
+    """Devices: members=4,batch=2 spreads members over 4, and shares each batch among 2; by default members over all."""
     out: Path = Path("runs")
     """Folder that holds the runs."""
     name: str | None = None
@@ -181,6 +184,8 @@ class Config:
             raise UserError(f"--seeds must be below 2^31, got {max(self.seeds)}")
         if self.momentum >= 1:
             raise UserError(f"--momentum must be below 1, got {self.momentum}")
+        if self.mesh is not None and (shared := read_mesh(self.mesh).get("batch", 1)) > self.batch_size:
+            raise UserError(f"--mesh batch={shared} is more devices than a batch has samples, {self.batch_size}")
         if self.spectrum_batch_size > self.probe_batch_size:
             raise UserError(
                 f"--spectrum-batch-size must be at most --probe-batch-size {self.probe_batch_size}, "

@@ -1,16 +1,21 @@
-"""How an ensemble uses many devices: each trains a shard of its members, and none waits for another."""
+"""How an ensemble uses many devices: each trains a shard of its members, or shares their batches with others."""
 
 import os
 from collections.abc import Callable
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax import Array, lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import PyTree
+from jaxtyping import Int, PyTree
 
-_AXIS = "shard"
+# The mesh's axes; modules that share batch statistics name the second.
+_MEMBERS, BATCH = "members", "batch"
+_AUTO = AxisType.Auto
 
 
 def use_every_core() -> None:
@@ -29,36 +34,73 @@ def use_every_core() -> None:
         return  # the backends are there already: their devices are what there is
 
 
-@lru_cache
-def _mesh(shards: int) -> Mesh:
-    return jax.make_mesh((shards,), (_AXIS,), devices=jax.devices()[:shards], axis_types=(AxisType.Auto,))
+@dataclass(frozen=True)
+class Grid:
+    """The devices of an ensemble, in rows: each row trains a shard of the members, each batch is shared along a row.
 
+    Rows exchange nothing. The devices of a row exchange batch statistics and add up their gradients.
 
-def over_shards(function: Callable[[Any, Any], Any], shards: int) -> Callable[[Any, Any], Any]:
-    """`function(shard, shared)` on as many devices at once, which exchange nothing.
-
-    Args:
-      function: of one shard's arrays and of arrays that all devices share.
-      shards: how many devices.
-
-    Returns:
-      A function of all shards' arrays, stacked on a new first axis, and of the shared ones; so are its results stacked.
+    Attributes:
+      members: how many shards the members are in.
+      batch: how many devices share each batch.
     """
 
-    def local(stacked: PyTree, shared: PyTree) -> PyTree:
-        found = function(jax.tree.map(lambda array: array[0], stacked), shared)
-        return jax.tree.map(lambda array: array[None], found)
+    members: int = 1
+    batch: int = 1
 
-    # Nothing is exchanged, so there is nothing that tracking what varies over devices could check.
-    return jax.shard_map(local, mesh=_mesh(shards), in_specs=(P(_AXIS), P()), out_specs=P(_AXIS), check_vma=False)
+    @property
+    def size(self) -> int:
+        """How many devices."""
+        return self.members * self.batch
+
+    @cached_property
+    def mesh(self) -> Mesh:
+        """The devices themselves."""
+        shape = self.members, self.batch
+        return jax.make_mesh(shape, (_MEMBERS, BATCH), devices=jax.devices()[: self.size], axis_types=(_AUTO, _AUTO))
+
+    def over_shards(self, function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """`function(shard, shared)` on all devices at once.
+
+        Args:
+          function: of one shard's arrays and of arrays that all devices share. What it returns is the same on all
+            devices of a row.
+
+        Returns:
+          A function of all shards' arrays, stacked on a new first axis, and of the shared ones; so are its results
+            stacked.
+        """
+
+        def local(stacked: PyTree, shared: PyTree) -> PyTree:
+            found = function(jax.tree.map(lambda array: array[0], stacked), shared)
+            return jax.tree.map(lambda array: array[None], found)
+
+        # What varies over a row is not tracked: batch norm's own derivative sums over it, and gradients once more here.
+        rows = P(_MEMBERS)
+        return jax.shard_map(local, mesh=self.mesh, in_specs=(rows, P()), out_specs=rows, check_vma=False)
+
+    def sharded(self, arrays: PyTree) -> PyTree:
+        """The outline of all shards' arrays, stacked on a first axis, as they lie on their devices."""
+        where = NamedSharding(self.mesh, P(_MEMBERS))
+        return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=where), arrays)
+
+    def share(self, arrays: PyTree) -> PyTree:
+        """Copies arrays to every device."""
+        return jax.device_put(arrays, NamedSharding(self.mesh, P()))
+
+    def each(self, entries: int) -> int:
+        """How many entries of a batch, or of anything that is split like one, a device of a row has."""
+        return -(-entries // self.batch)
+
+    def places(self, entries: int) -> Int[Array, " own"]:
+        """Inside of `over_shards`: which of so many entries are this device's; beyond the end, there are none."""
+        own = self.each(entries)
+        first = lax.axis_index(BATCH) * own if self.batch > 1 else 0
+        return first + jnp.arange(own)
+
+    def total(self, arrays: PyTree) -> PyTree:
+        """Inside of `over_shards`: the sums of what the devices of a row have."""
+        return lax.psum(arrays, BATCH) if self.batch > 1 else arrays
 
 
-def sharded(arrays: PyTree, shards: int) -> PyTree:
-    """The outline of arrays of so many shards, stacked on a first axis, as they lie on their devices."""
-    where = NamedSharding(_mesh(shards), P(_AXIS))
-    return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=where), arrays)
-
-
-def share(arrays: PyTree, shards: int) -> PyTree:
-    """Copies arrays to each of the devices that an ensemble of so many shards runs on."""
-    return jax.device_put(arrays, NamedSharding(_mesh(shards), P()))
+ONE_DEVICE = Grid()

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, PyTree, UInt8
 from sweep.augmentations import AUGMENTATIONS
 from sweep.config import PRECISIONS, Config
 from sweep.data import Dataset
-from sweep.devices import over_shards, share
+from sweep.devices import ONE_DEVICE, Grid
 from sweep.ensemble import Ensemble, Parts
 from sweep.members import Traits, augmentation_key, data_key
 from sweep.optimizers import OPTIMIZERS, schedule
@@ -68,8 +68,8 @@ class Data(NamedTuple):
         return (images.astype(self.mean.dtype) - self.mean) / self.std
 
 
-def put(dataset: Dataset, shards: int = 1) -> Data:
-    """Copies a data set to every device that ensembles of so many shards train on."""
+def put(dataset: Dataset, grid: Grid = ONE_DEVICE) -> Data:
+    """Copies a data set to every device of a grid."""
     data = Data(
         jnp.asarray(dataset.train_images),
         jnp.asarray(dataset.train_labels),
@@ -78,7 +78,7 @@ def put(dataset: Dataset, shards: int = 1) -> Data:
         jnp.asarray(dataset.mean, float),
         jnp.asarray(dataset.std, float),
     )
-    return share(data, shards)
+    return grid.share(data)
 
 
 @dataclass(frozen=True)
@@ -114,25 +114,35 @@ class Engine:
     @partial(jax.jit, static_argnums=(0, 2))
     def init(self, traits: Traits, train_samples: int) -> TrainState:
         """Every shard's `initial` state."""
-        return over_shards(lambda traits, _: self.initial(traits, train_samples), self.ensemble.shards)(traits, ())
+        return self.ensemble.grid.over_shards(lambda traits, _: self.initial(traits, train_samples))(traits, ())
 
     def gradients(
         self, params: Parts, rest: Parts, x: Array, labels: Array, kept: PyTree[Array]
     ) -> tuple[Parts, tuple[Float[Array, " member"], Parts, PyTree[Array]]]:
         """Each member's gradient of its own batch's mean loss; with it the losses, the updated variables, and `kept`.
 
+        Of a batch that devices share each has a part, and all return the gradient of the whole.
+
         The memory that a step works in, `kept`, comes from `room` and goes from step to step: new memory is filled with
         zeros first.
         """
 
-        def loss(logits: Array, labels: Array) -> Array:
-            return optax.softmax_cross_entropy_with_integer_labels(logits.astype(float), labels).mean()
+        grid, size = self.ensemble.grid, self.config.batch_size
 
-        return self.ensemble.gradients(self._modules, loss, params, rest, x, labels, kept)
+        def loss(logits: Array, labels: Array) -> Array:
+            by_sample = optax.softmax_cross_entropy_with_integer_labels(logits.astype(float), labels)
+            if grid.batch == 1:
+                return by_sample.mean()
+            return jnp.where(grid.places(size) < size, by_sample, 0).sum() / size
+
+        gradients, (losses, rest, kept) = self.ensemble.gradients(self._modules, loss, params, rest, x, labels, kept)
+        gradients, losses = grid.total((gradients, losses))
+        return gradients, (losses, rest, kept)
 
     @property
     def _modules(self) -> Modules:
-        return self.ensemble.modules(training=True, precision=PRECISIONS[self.config.precision])
+        config = self.config
+        return self.ensemble.modules(True, PRECISIONS[config.precision], config.batch_size)
 
     def room(self, state: TrainState, data: Data) -> PyTree[Array]:
         """Memory for the `gradients` of a step."""
@@ -142,7 +152,7 @@ class Engine:
     def batch(self, traits: Traits, order: Array, step: Array, data: Data) -> tuple[Array, Array, Array]:
         """The step's order, inputs and labels, by member: each seed shuffles anew in every epoch and drops the rest.
 
-        What is done to the images at random depends on seed and step.
+        What is done to the images at random depends on seed and step. Of a batch that devices share each has a part.
         """
         seeds, place = map(jnp.asarray, (traits.seeds, traits.place))
         size = self.config.batch_size
@@ -163,8 +173,11 @@ class Engine:
         def augmented(seed: Array, x: Array) -> Array:
             return AUGMENTATIONS[self.config.augment](jax.random.fold_in(augmentation_key(seed), step), x)
 
-        x = jax.vmap(augmented)(seeds, data.inputs(data.train_images[rows]))
-        return order, x[place], data.train_labels[rows][place]
+        x, labels = jax.vmap(augmented)(seeds, data.inputs(data.train_images[rows])), data.train_labels[rows]
+        if self.ensemble.grid.batch > 1:  # only now, for what is random to be as on one device
+            own = jnp.minimum(self.ensemble.grid.places(size), size - 1)
+            x, labels = x[:, own], labels[:, own]
+        return order, x[place], labels[place]
 
     def step(
         self, state: TrainState, data: Data, kept: PyTree[Array]
@@ -210,7 +223,7 @@ class Engine:
             history = jnp.full((STEPS_PER_CALL, self.ensemble.size), jnp.nan, data.mean.dtype)
             return lax.fori_loop(0, steps, body, (state, history, self.room(state, data)))[:2]
 
-        return over_shards(take, self.ensemble.shards)(state, (data, steps))
+        return self.ensemble.grid.over_shards(take)(state, (data, steps))
 
     @partial(jax.jit, static_argnums=0)
     def evaluate(
@@ -220,14 +233,14 @@ class Engine:
 
         Where the loss is not finite there is no prediction either, and the accuracy is NaN.
         """
-        return over_shards(self._evaluate, self.ensemble.shards)((params, rest), data)
+        return self.ensemble.grid.over_shards(self._evaluate)((params, rest), data)
 
     def _evaluate(self, parts: tuple[Parts, Parts], data: Data) -> tuple[Array, Array]:
         params, rest = parts
         samples = min(data.test_labels.shape[0], self.config.test_samples or data.test_labels.shape[0])
         size = min(samples, max(self.config.batch_size, 256))
         chunks = -(-samples // size)
-        members, modules = self.ensemble.size, self.ensemble.modules(training=False)
+        members, modules, grid = self.ensemble.size, self.ensemble.modules(training=False), self.ensemble.grid
 
         # Not the first ones: some sets are sorted by class.
         chosen = jax.random.permutation(jax.random.key(0), data.test_labels.shape[0])[:samples]
@@ -242,6 +255,6 @@ class Engine:
             hits = logits.argmax(-1) == labels
             return (by_sample * counts).sum(1), (hits * counts).sum(1)
 
-        losses, hits = lax.map(chunk, jnp.arange(chunks))
-        loss = losses.sum(0) / samples
-        return loss, jnp.where(jnp.isfinite(loss), hits.sum(0) / samples, jnp.nan)
+        losses, hits = lax.map(chunk, grid.places(chunks))
+        loss, accuracy = grid.total((losses.sum(0) / samples, hits.sum(0) / samples))
+        return loss, jnp.where(jnp.isfinite(loss), accuracy, jnp.nan)

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int, PyTree
 from nets import Network, Stack
 from nets.stack import step
 from sweep import serial
+from sweep.devices import BATCH, ONE_DEVICE, Grid
 from sweep.members import Member, Structure, Traits, init_key, traits_of
 from sweep.placement import place
 from sweep.queue import Queue
@@ -37,22 +38,22 @@ class Ensemble:
     Attributes:
       structure: what the members share.
       members: who they are, one shard after the other, each deepest first; use `Ensemble.of` to have them put in order.
-      shards: how many devices they are spread over.
+      grid: the devices they are spread over.
     """
 
     structure: Structure
     members: tuple[Member, ...]
-    shards: int = 1
+    grid: Grid = ONE_DEVICE
 
     @classmethod
-    def of(cls, structure: Structure, members: tuple[Member, ...], shards: int = 1) -> "Ensemble":
+    def of(cls, structure: Structure, members: tuple[Member, ...], grid: Grid = ONE_DEVICE) -> "Ensemble":
         """The ensemble of these members, whatever their order."""
-        return cls(structure, place(members, shards), shards)
+        return cls(structure, place(members, grid.members), grid)
 
     @cached_property
     def traits(self) -> Traits:
         """What tells the members apart, `[shard, ...]`."""
-        return traits_of(self.members, self.shards)
+        return traits_of(self.members, self.grid.members)
 
     @cached_property
     def _rows(self) -> dict[Member, int]:
@@ -62,7 +63,7 @@ class Ensemble:
     @property
     def size(self) -> int:
         """Members in a shard."""
-        return len(self.members) // self.shards
+        return len(self.members) // self.grid.members
 
     @cached_property
     def groups(self) -> dict[int, slice]:
@@ -124,16 +125,20 @@ class Ensemble:
         """
         return jax.default_backend() == "cpu" and self.is_large
 
-    def modules(self, training: bool, precision: DTypeLike | None = None) -> Modules:
+    def modules(self, training: bool, precision: DTypeLike | None = None, batch_size: int | None = None) -> Modules:
         """The sections' code in training or in evaluation mode, of stacks one layer's.
 
         Args:
           training: which mode.
+          batch_size: of the batches that the devices of a row share; None if each has its own.
           precision: what hidden states, products and normalized values are rounded to; statistics are not. None leaves
             all as it is.
         """
         network = nnx.clone(self.deepest)
         network.train() if training else network.eval()
+        if batch_size is not None and self.grid.batch > 1:
+            rows = batch_size if batch_size % self.grid.batch else None
+            network.set_attributes(axis_name=BATCH, rows=rows, raise_if_not_found=False)
         graphs = {name: nnx.split(_module(section))[0] for name, section in network.sections.items()}
         run = step if precision is None else _rounded(precision)
         return {name: partial(run, graph) for name, graph in graphs.items()}

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from sweep.config import Config
-from sweep.devices import sharded
 from sweep.engine import Data, Engine
 from sweep.ensemble import Ensemble
 from sweep.flops import count_flops
@@ -43,8 +42,8 @@ class Forecast:
 def forecast(config: Config, ensemble: Ensemble, data: Data) -> Forecast:
     """Compiles an ensemble's training and takes a few steps of it; nothing is kept."""
     engine = Engine(config, ensemble)
-    samples = len(data.train_labels)
-    outline = sharded(engine.init.eval_shape(engine, ensemble.traits, samples), ensemble.shards)
+    samples, grid = len(data.train_labels), ensemble.grid
+    outline = grid.sharded(engine.init.eval_shape(engine, ensemble.traits, samples))
     program = engine.train.lower(engine, outline, data, jnp.int32(0)).compile()
     one = program_bytes(program)
     state = engine.init(ensemble.traits, samples)
@@ -58,10 +57,10 @@ def forecast(config: Config, ensemble: Ensemble, data: Data) -> Forecast:
     return Forecast(
         f"{ensemble.structure.arch} norm={ensemble.structure.norm}",
         len(set(ensemble.members)),
-        ensemble.shards,
-        ensemble.shards * count_flops(program.as_text() or ""),
+        grid.size,
+        grid.size * count_flops(program.as_text() or ""),
         step_bytes(engine, data),
-        None if one is None else one * ensemble.shards,
+        None if one is None else one * grid.size,
         seconds,
     )
 

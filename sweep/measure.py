@@ -13,7 +13,6 @@ from jaxtyping import Float, Int
 from analysis.activations import ACTIVATIONS as THEORY_ACTIVATIONS
 from probes import PROBES, Batch, Probe, Subject, Variable
 from sweep.config import Config
-from sweep.devices import over_shards
 from sweep.engine import Data
 from sweep.ensemble import Ensemble, Parts
 from sweep.errors import UserError
@@ -125,7 +124,7 @@ def measure(
             results.append(found)
         return jax.tree.map(lambda *groups: jnp.concatenate(groups), *results)
 
-    return over_shards(of_shard, ensemble.shards)((traits, params, rest), (data, rows))
+    return ensemble.grid.over_shards(of_shard)((traits, params, rest), (data, rows))
 
 
 def _padded(values: Array, variable: Variable, layers: int) -> Array:

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
+from jax import Array
 from jax.stages import Compiled
 from jaxtyping import PyTree
 
 from sweep.engine import Data, Engine
+from sweep.members import Traits
 
 # What programs, libraries, and arrays that live between two operations take besides.
 _ALLOWANCE = 2**29
@@ -19,12 +20,15 @@ def step_bytes(engine: Engine, data: Data) -> int:
     The state (parameters, the optimizer's moments, variables, orders of the data), what a step keeps for its derivative
     with the gradients, each member's batch, and the data. A program's temporaries come on top.
     """
-    ensemble = engine.ensemble
-    traits = jax.tree.map(lambda array: jnp.asarray(array[0]), ensemble.traits)
-    state = jax.eval_shape(lambda traits: engine.initial(traits, len(data.train_labels)), traits)
-    room = jax.eval_shape(lambda state: engine.room(state, data), state)
-    _, x, _ = jax.eval_shape(engine.batch, state.traits, state.order, state.step, data)
-    return ensemble.shards * sum(map(_bytes, (state, room, x, data)))
+    grid = engine.ensemble.grid
+
+    def held(traits: Traits, data: Data) -> PyTree[Array]:
+        state = engine.initial(traits, len(data.train_labels))
+        _, x, _ = engine.batch(state.traits, state.order, state.step, data)
+        return state, engine.room(state, data), x
+
+    rows = jax.eval_shape(grid.over_shards(held), engine.ensemble.traits, data)
+    return grid.batch * _bytes(rows) + grid.size * _bytes(data)
 
 
 def program_bytes(program: Compiled) -> int | None:

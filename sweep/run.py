@@ -25,7 +25,7 @@ from sweep.interrupts import Interrupts, Stop
 from sweep.lock import only_writer
 from sweep.measure import remarks
 from sweep.memory import available_bytes
-from sweep.placement import shard_count
+from sweep.mesh import grid_for
 from sweep.plan import members_of, structures_of
 from sweep.progress import RunProgress
 from sweep.provenance import provenance
@@ -34,7 +34,7 @@ from sweep.training import train
 from sweep.waves import waves
 
 # What may differ between a run and the command that goes on with it.
-_FREE = {"out", "name", "report", "probe_steps", "steps", "checkpoint_minutes", "keep_checkpoints"}
+_FREE = {"out", "name", "report", "mesh", "probe_steps", "steps", "checkpoint_minutes", "keep_checkpoints"}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -65,7 +65,10 @@ def run(config: Config, console: Console | None = None) -> Path:
     with Interrupts() as interrupts:
         store = Store.create(directory, config, ensembles, record)
         with only_writer(directory):
-            devices = f"{ensembles[0].shards} device{'s' if ensembles[0].shards > 1 else ''}"
+            grid = ensembles[0].grid
+            devices = f"{grid.size} device{'s' if grid.size > 1 else ''}"
+            if grid.batch > 1:
+                devices += f", {grid.batch} to a batch"
             samples = f"{len(data.train_labels):,} training and {len(data.test_labels):,} test samples"
             console.print(
                 f"{len(members_of(config))} members on {devices}, {samples}, writing to {directory}", highlight=False
@@ -92,7 +95,7 @@ def plan(config: Config, console: Console | None = None) -> None:
         console.print(line, highlight=False)
     with console.status("compiling and timing a few steps"):
         forecasts = [forecast(config, ensemble, data) for ensemble in ensembles]
-    show(forecasts, config.steps, available_bytes(ensembles[0].shards), console)
+    show(forecasts, config.steps, available_bytes(ensembles[0].grid.size), console)
 
 
 def resume(directory: Path, config: Config, console: Console | None = None) -> Path:
@@ -116,6 +119,7 @@ def resume(directory: Path, config: Config, console: Console | None = None) -> P
         before,
         steps=config.steps,
         report=config.report,
+        mesh=config.mesh,
         checkpoint_minutes=config.checkpoint_minutes,
         keep_checkpoints=config.keep_checkpoints,
     )
@@ -211,12 +215,12 @@ def _prepared(config: Config) -> tuple[list[Ensemble], Data]:
     use_every_core()
     keep_programs()
     structures = structures_of(config, dataset.image_shape, dataset.classes)
-    shards = max(shard_count(members, jax.device_count()) for members in structures.values())
-    data, available = put(dataset, shards), available_bytes(shards)
+    grid = grid_for(config.mesh, list(structures.values()), jax.device_count())
+    data, available = put(dataset, grid), available_bytes(grid.size)
     return [
         wave
         for structure, members in structures.items()
-        for wave in waves(config, structure, members, shards, data, available)
+        for wave in waves(config, structure, members, grid, data, available)
     ], data
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from sweep.checkpoints import Checkpoints
 from sweep.compiling import Compiler
 from sweep.config import Config
-from sweep.devices import sharded
 from sweep.engine import CAUSES, STEPS_PER_CALL, Data, Engine, TrainState
 from sweep.ensemble import Ensemble
 from sweep.interrupts import Interrupts
@@ -63,7 +62,7 @@ def train(
     probes, samples = chosen(config, ensemble), config.spectrum_batch_size
     with interrupts.at_once(), Compiler() as compiler:
         initialization = engine.init.lower(engine, ensemble.traits, len(data.train_labels))
-        outline = sharded(initialization.out_info, ensemble.shards)
+        outline = ensemble.grid.sharded(initialization.out_info)
         programs = [compiler.quickly(initialization)]
         programs.append(compiler.quickly(measure.lower(probes, samples, ensemble, *outline[:3], data, rows)))
         programs.append(compiler.compile(engine.train.lower(engine, outline, data, jnp.int32(0))))
@@ -141,7 +140,7 @@ def train(
     return {
         "structure": title,
         "members": block.stop - block.start,
-        "devices": ensemble.shards,
+        "devices": ensemble.grid.size,
         "compile_seconds": round(compile_seconds, 2),
         "train_seconds": round(train_seconds, 2),
         "probe_seconds": round(probe_seconds, 2),

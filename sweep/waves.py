@@ -5,6 +5,7 @@ from itertools import pairwise
 from math import ceil
 
 from sweep.config import Config
+from sweep.devices import Grid
 from sweep.engine import Data, Engine
 from sweep.ensemble import Ensemble
 from sweep.errors import UserError
@@ -13,7 +14,7 @@ from sweep.memory import step_bytes
 
 
 def waves(
-    config: Config, structure: Structure, members: Sequence[Member], shards: int, data: Data, available: int | None
+    config: Config, structure: Structure, members: Sequence[Member], grid: Grid, data: Data, available: int | None
 ) -> list[Ensemble]:
     """The members of one structure as the fewest ensembles that each fit in so many bytes; one where nobody knows.
 
@@ -24,7 +25,7 @@ def waves(
     """
     count = 1
     while True:
-        found = [Ensemble.of(structure, part, shards) for part in _parts(members, count)]
+        found = [Ensemble.of(structure, part, grid) for part in _parts(members, count)]
         if available is None:
             return found
         largest = max(step_bytes(Engine(config, ensemble), data) for ensemble in found)

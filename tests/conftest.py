@@ -16,7 +16,7 @@ os.environ |= {
     "XLA_FLAGS": " ".join(
         (
             "--xla_backend_optimization_level=0",
-            "--xla_force_host_platform_device_count=4",  # for tests of what devices share
+            "--xla_force_host_platform_device_count=8",  # for tests of what devices share
             os.environ.get("XLA_FLAGS", ""),
         )
     ),

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from sweep.bench.way import Start, Trainer, Workload
 from sweep.compiling import Compiler
-from sweep.devices import sharded, use_every_core
+from sweep.devices import Grid, use_every_core
 from sweep.engine import STEPS_PER_CALL, Engine, put
 from sweep.ensemble import Ensemble
 from sweep.placement import shard_count
@@ -18,21 +18,21 @@ from sweep.placement import shard_count
 def ensemble(workload: Workload) -> Start:
     """One ensemble, as a run has it. Other ways get its initial weights for nothing; it makes them after the start."""
     use_every_core()
-    shards = shard_count(workload.members, jax.device_count())
-    together = Ensemble.of(workload.structure, workload.members, shards)
+    grid = Grid(shard_count(workload.members, jax.device_count()))
+    together = Ensemble.of(workload.structure, workload.members, grid)
     return lambda: _Ensemble(workload, together)
 
 
 class _Ensemble(Trainer):
     def __init__(self, workload: Workload, together: Ensemble):
         self._members, self._together = workload.members, together
-        self._data = put(workload.dataset, together.shards)
+        self._data = put(workload.dataset, together.grid)
         engine = Engine(workload.config, together)
         started = time.perf_counter()
         with Compiler() as compiler:
             lowered = engine.init.lower(engine, together.traits, len(workload.dataset.train_labels))
             init = compiler.quickly(lowered)
-            outline = sharded(lowered.out_info, together.shards)
+            outline = together.grid.sharded(lowered.out_info)
             train = compiler.compile(engine.train.lower(engine, outline, self._data, jnp.int32(0)))
             self._train, self._state = train.result(), init.result()(together.traits)
         self.compile_seconds = time.perf_counter() - started

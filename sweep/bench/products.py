@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from sweep.bench.twins import Unrolled
 from sweep.bench.way import Start, Trainer, Workload
-from sweep.devices import over_shards, use_every_core
+from sweep.devices import Grid, use_every_core
 from sweep.ensemble import Ensemble
 from sweep.placement import shard_count
 from sweep.staircase import Staircase
@@ -85,7 +85,8 @@ def limit(workload: Workload) -> Start:
     """
     use_every_core()
     structure, batch = workload.structure, workload.config.batch_size
-    together = Ensemble.of(structure, workload.members, shard_count(workload.members, jax.device_count()))
+    grid = Grid(shard_count(workload.members, jax.device_count()))
+    together = Ensemble.of(structure, workload.members, grid)
     staircase = Staircase(tuple(member.depth for member in together.members[: together.size]))
     inputs, width, classes = prod(structure.image_shape), structure.width, structure.out_features
     layers = [(s.stop - s.start, s.members, width, width) for s in staircase.segments]
@@ -94,19 +95,19 @@ def limit(workload: Workload) -> Start:
     dtype = workload.precision or float
 
     def draw(key: Array, shape: tuple[int, ...]) -> Array:
-        normal = jax.random.normal(key, (together.shards, *shape)) / shape[2] ** 0.5
+        normal = jax.random.normal(key, (grid.members, *shape)) / shape[2] ** 0.5
         return normal.astype(dtype)
 
     weights = [draw(key, shape) for key, shape in zip(keys, shapes, strict=True)]
-    x = jax.random.normal(keys[0], (together.shards, together.size, batch, inputs)).astype(dtype)
-    return lambda: _Products(weights, x)
+    x = jax.random.normal(keys[0], (grid.members, together.size, batch, inputs)).astype(dtype)
+    return lambda: _Products(weights, x, grid)
 
 
 class _Products(Trainer):
-    def __init__(self, weights: list[Array], x: Array):
-        self._weights, self._x, shards = weights, x, len(x)
+    def __init__(self, weights: list[Array], x: Array, grid: Grid):
+        self._weights, self._x = weights, x
         started = time.perf_counter()
-        run = jax.jit(lambda weights, x, steps: over_shards(_step, shards)((weights, x), steps))
+        run = jax.jit(lambda weights, x, steps: grid.over_shards(_step)((weights, x), steps))
         self._run = run.lower(self._weights, self._x, jnp.int32(0)).compile()
         self.compile_seconds = time.perf_counter() - started
 

@@ -1,5 +1,7 @@
 """The module against Flax's own."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,6 +137,36 @@ def test_a_named_axis_shares_running_statistics():
     whole = np.asarray(x).reshape(-1, 3)
     np.testing.assert_allclose(statistics["var"][1], whole.var(0, ddof=1), rtol=1e-5)
     np.testing.assert_allclose(np.asarray(y).reshape(-1, 3), (whole - whole.mean(0)) / whole.std(0), atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [17, 7, 12])  # of three devices: 6, 6, 5; 3, 3, 1; and 4 each
+def test_devices_share_a_batch_with_padding(double, rows):
+    """Output, running statistics and every derivative are those of one device, whatever the padding holds."""
+    keys = iter(jax.random.split(jax.random.key(0), 6))
+    own = -(-rows // 3)
+    shape = (rows, 2, 5)
+    x, residual, cotangent = (jax.random.normal(next(keys), shape) for _ in range(3))
+    scale, bias = (jax.random.normal(next(keys), (5,)) for _ in range(2))
+    junk = 100 * jax.random.normal(next(keys), (3 * own - rows, *shape[1:]))
+
+    def run(scale, bias, x, residual, **settings):
+        module = BatchNorm(5, activation="tanh", momentum=0.0, bessel=True, rngs=nnx.Rngs(0), **settings)
+        module.scale[...], module.bias[...] = scale, bias
+        return module(x, residual=residual), (module.mean[...], module.var[...])
+
+    def on_three(scale, bias, x, residual):
+        parts = (jnp.concatenate([array, junk]).reshape(3, own, *shape[1:]) for array in (x, residual))
+        part = partial(run, scale, bias, axis_name="part", rows=rows if rows % 3 else None)
+        y, statistics = jax.vmap(part, axis_name="part")(*parts)
+        return y.reshape(-1, *shape[1:])[:rows], jax.tree.map(lambda array: array[2], statistics)
+
+    expected, pull, statistics = jax.vjp(run, scale, bias, x, residual, has_aux=True)
+    found, pull_three, shared = jax.vjp(on_three, scale, bias, x, residual, has_aux=True)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+    for one, other in zip(shared, statistics, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-10)
+    for one, other in zip(pull_three(cotangent), pull(cotangent), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_the_modules_own_activation():

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from sweep import Config, UserError, plan, run
 from sweep.data import load
+from sweep.devices import ONE_DEVICE, Grid
 from sweep.engine import Engine, put
 from sweep.ensemble import Ensemble
 from sweep.memory import available_bytes, program_bytes, step_bytes
@@ -53,9 +54,9 @@ def test_the_estimate_is_what_the_program_takes(changes):
 def test_as_few_waves_as_fit():
     structure, members, data = parts(CONFIG)
     whole = step_bytes(Engine(CONFIG, Ensemble.of(structure, members)), data)
-    assert len(waves(CONFIG, structure, members, 1, data, None)) == 1
-    assert len(waves(CONFIG, structure, members, 1, data, whole)) == 1
-    halves = waves(CONFIG, structure, members, 1, data, whole - 1)
+    assert len(waves(CONFIG, structure, members, ONE_DEVICE, data, None)) == 1
+    assert len(waves(CONFIG, structure, members, ONE_DEVICE, data, whole)) == 1
+    halves = waves(CONFIG, structure, members, ONE_DEVICE, data, whole - 1)
     assert len(halves) == 2
     for wave in halves:
         assert step_bytes(Engine(CONFIG, wave), data) < whole
@@ -63,7 +64,7 @@ def test_as_few_waves_as_fit():
     places = [sorted(members.index(member) for member in wave.members) for wave in halves]
     assert [place for own in places for place in own] == list(range(len(members)))
     with pytest.raises(UserError, match=r"one network of depth 32 takes 0\.0\d GB to train, and there are 0\.00"):
-        waves(CONFIG, structure, members, 1, data, 1000)
+        waves(CONFIG, structure, members, ONE_DEVICE, data, 1000)
 
 
 def test_waves_give_the_same_numbers(tmp_path, monkeypatch):
@@ -73,7 +74,7 @@ def test_waves_give_the_same_numbers(tmp_path, monkeypatch):
     structure, members, data = parts(Config(**small))
 
     def too_little(devices):
-        return step_bytes(Engine(Config(**small), Ensemble.of(structure, members, devices)), data) - 1
+        return step_bytes(Engine(Config(**small), Ensemble.of(structure, members, Grid(devices))), data) - 1
 
     monkeypatch.setattr(sys.modules["sweep.run"], "available_bytes", too_little)
     console = Console(file=io.StringIO(), width=200)

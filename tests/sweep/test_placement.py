@@ -4,7 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sweep.devices import Grid
+from sweep.errors import UserError
 from sweep.members import Member, traits_of
+from sweep.mesh import grid_for
 from sweep.placement import place, shard_count
 
 
@@ -25,6 +28,18 @@ def member(depth, seed=0, rate=0.1):
 def test_the_fewest_devices_that_are_done_soonest(counts, devices, expected):
     members = [member(depth, seed) for depth, count in counts.items() for seed in range(count)]
     assert shard_count(members, devices) == expected
+
+
+def test_the_mesh_that_was_asked_for():
+    two, nine = [member(4), member(4, 1)], [member(4, seed) for seed in range(9)]
+    assert grid_for(None, [two, nine], 8) == Grid(5, 1)  # two each, as on eight
+    assert grid_for(None, [two], 8) == Grid(2, 1)
+    assert grid_for("members=3", [two], 8) == Grid(3, 1)
+    assert grid_for("batch=4", [nine], 8) == Grid(2, 4)
+    assert grid_for("members=4,batch=2", [nine], 8) == Grid(4, 2)
+    for mesh in ("members=4,batch=2", "batch=8"):
+        with pytest.raises(UserError, match=r"takes 8 devices, and there are 7; JAX_NUM_CPU_DEVICES=8 makes"):
+            grid_for(mesh, [two], 7)
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 3)), min_size=1, max_size=20), st.integers(1, 5))
