@@ -27,7 +27,13 @@ def load(run: str | Path) -> xr.Dataset:
         if not (path / name).exists():
             raise NotARunError(f"{path} is not a run directory: it has no {name}")
     try:
-        results = xr.open_zarr(path / "results.zarr", consolidated=False, chunks=None)
+        # Of a run of several processes each has written its own members.
+        parts = [
+            xr.open_zarr(part, consolidated=False, chunks=None)
+            for part in (path / "results.zarr", *sorted(path.glob("results-*.zarr")))
+        ]
+        results = parts[0] if len(parts) == 1 else xr.concat(parts, "member", data_vars="minimal").sortby("place")
+        results = results.drop_vars("place", errors="ignore")
         config = yaml.safe_load((path / "config.yaml").read_text())
         provenance = json.loads((path / "provenance.json").read_text())
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:

@@ -2,6 +2,21 @@
 
 from sweep.config import Config
 from sweep.errors import StorageError, UserError
-from sweep.run import Interrupted, config_of, plan, resume, run
+from sweep.processes import ElsewhereError, LostError, Place, joined
+from sweep.record import config_of
+from sweep.run import Interrupted, plan, resume, run
 
-__all__ = ["Config", "Interrupted", "StorageError", "UserError", "config_of", "plan", "resume", "run"]
+__all__ = [
+    "Config",
+    "ElsewhereError",
+    "Interrupted",
+    "LostError",
+    "Place",
+    "StorageError",
+    "UserError",
+    "config_of",
+    "joined",
+    "plan",
+    "resume",
+    "run",
+]

@@ -11,6 +11,9 @@ import tyro
 from sweep.config import Config, flag_name
 from sweep.errors import UserError, unknown
 from sweep.presets import PRESETS
+from sweep.processes import Place
+
+_PLACE = ("--coordinator", "--processes", "--process")
 
 
 def parse(arguments: Sequence[str], default: Config | None = None) -> Config:
@@ -30,6 +33,8 @@ def parse(arguments: Sequence[str], default: Config | None = None) -> Config:
             str(inspect.getdoc(Config)),
             "--resume RUN goes on with a run that was interrupted, or, with a larger --steps, one that was not.",
             "--plan says what a sweep would take of memory and time, and stops.",
+            "--distributed makes this one of several processes that are one run: found by themselves on SLURM, "
+            "Kubernetes and TPU pods, or told by --coordinator HOST:PORT --processes N --process I.",
             f"--preset NAME first sets what a known experiment needs:\n{summaries}",
         )
     )
@@ -44,6 +49,29 @@ def resumed(arguments: Sequence[str]) -> tuple[Path | None, list[str]]:
     """
     name, rest = _taken("--resume", arguments)
     return None if name is None else Path(name), rest
+
+
+def placed(arguments: Sequence[str]) -> tuple[Place | None, list[str]]:
+    """The process's place among those that are one run, if `--distributed` says that there are several.
+
+    Raises:
+      UserError: a part of it is no number, or given without `--distributed`.
+    """
+    rest = [argument for argument in arguments if argument != "--distributed"]
+    several = len(rest) < len(arguments)
+    values: dict[str, str | None] = {}
+    for flag in _PLACE:
+        values[flag], rest = _taken(flag, rest)
+        if values[flag] is not None and not several:
+            raise UserError(f"{flag} is of --distributed; give that too")
+    coordinator, *numbers = values.values()
+    for flag, value in values.items():
+        if flag != "--coordinator" and value is not None and not value.isdigit():
+            raise UserError(f"{flag} takes a whole number, got {value!r}")
+    processes, process = (None if value is None else int(value) for value in numbers)
+    if processes is not None and process is not None and process >= processes:
+        raise UserError(f"--process must be below --processes {processes}, got {process}")
+    return Place(coordinator, processes, process) if several else None, rest
 
 
 def _preset(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
@@ -76,7 +104,8 @@ def _check(arguments: Sequence[str]) -> None:
     hints = get_type_hints(Config)
     flags = {flag_name(field.name): hints[field.name] for field in fields(Config)}
     switches = {"--no-" + flag[2:]: bool for flag, hint in flags.items() if hint is bool}
-    known = {**flags, **switches, "--preset": str, "--resume": str, "--plan": bool, "--help": bool, "-h": bool}
+    switches |= dict.fromkeys(("--plan", "--distributed", "--help", "-h"), bool)
+    known = {**flags, **switches, **dict.fromkeys(("--preset", "--resume", *_PLACE), str)}
     flag, values = None, []
     for argument in (*arguments, None):
         is_value = argument is not None and (not argument.startswith("-") or _is_number(argument))

@@ -8,9 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
 from jaxtyping import Int, PyTree
 
 # The mesh's axes; modules that share batch statistics name the second.
@@ -84,9 +86,29 @@ class Grid:
         where = NamedSharding(self.mesh, P(_MEMBERS))
         return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=where), arrays)
 
-    def share(self, arrays: PyTree) -> PyTree:
-        """Copies arrays to every device."""
-        return jax.device_put(arrays, NamedSharding(self.mesh, P()))
+    def share(self, arrays: PyTree[np.ndarray]) -> PyTree[Array]:
+        """Copies arrays, which all processes have, to every device."""
+        where = NamedSharding(self.mesh, P())
+
+        def of(array: np.ndarray) -> Array:
+            array = np.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))
+            return jax.make_array_from_callback(array.shape, where, array.__getitem__)
+
+        return jax.tree.map(of, arrays)
+
+    @cached_property
+    def owners(self) -> tuple[int, ...]:
+        """By shard, the process that has its results: that of the first device of its row."""
+        return tuple(row[0].process_index for row in self.mesh.devices)
+
+    def owned(self, array: ArrayLike) -> np.ndarray:
+        """Those shards of an array `[shard, ...]` that are this process's, in order."""
+        if jax.process_count() == 1:
+            return np.asarray(array)
+        assert isinstance(array, Array)
+        here = {shard.device: shard.data for shard in array.addressable_shards}
+        own = [np.asarray(here[row[0]]) for row in self.mesh.devices if row[0] in here]
+        return np.concatenate(own) if own else np.zeros((0, *array.shape[1:]), array.dtype)
 
     def each(self, entries: int) -> int:
         """How many entries of a batch, or of anything that is split like one, a device of a row has."""

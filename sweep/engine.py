@@ -6,6 +6,7 @@ from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array, lax
 from jaxtyping import Float, Int, PyTree, UInt8
@@ -70,15 +71,15 @@ class Data(NamedTuple):
 
 def put(dataset: Dataset, grid: Grid = ONE_DEVICE) -> Data:
     """Copies a data set to every device of a grid."""
-    data = Data(
-        jnp.asarray(dataset.train_images),
-        jnp.asarray(dataset.train_labels),
-        jnp.asarray(dataset.test_images),
-        jnp.asarray(dataset.test_labels),
-        jnp.asarray(dataset.mean, float),
-        jnp.asarray(dataset.std, float),
+    arrays = (
+        dataset.train_images,
+        dataset.train_labels,
+        dataset.test_images,
+        dataset.test_labels,
+        np.asarray(dataset.mean, float),
+        np.asarray(dataset.std, float),
     )
-    return grid.share(data)
+    return Data(*grid.share(arrays))
 
 
 @dataclass(frozen=True)

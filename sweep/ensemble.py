@@ -56,9 +56,25 @@ class Ensemble:
         return traits_of(self.members, self.grid.members)
 
     @cached_property
+    def _places(self) -> dict[Member, int]:
+        """Where each member stands; of one that is trained twice, first."""
+        found: dict[Member, int] = {}
+        for position, member in enumerate(self.members):
+            found.setdefault(member, position)
+        return found
+
+    @cached_property
+    def owners(self) -> dict[Member, int]:
+        """The process that has each member's results."""
+        return {member: self.grid.owners[position // self.size] for member, position in self._places.items()}
+
+    @cached_property
     def _rows(self) -> dict[Member, int]:
-        """Where each member stands; of one that is trained twice, either place is as good."""
-        return {member: row for row, member in enumerate(self.members)}
+        """Where this process's members stand among its shards."""
+        own = [shard for shard, owner in enumerate(self.grid.owners) if owner == jax.process_index()]
+        first = {shard: rank * self.size for rank, shard in enumerate(own)}
+        places = ((member, divmod(position, self.size)) for member, position in self._places.items())
+        return {member: first[shard] + row for member, (shard, row) in places if shard in first}
 
     @property
     def size(self) -> int:
@@ -300,9 +316,10 @@ class Ensemble:
         return nnx.graphdef(self.outlines[depth]), nnx.merge_state(*(nnx.State(state) for state in states))
 
     def by_member(self, stacked: ArrayLike, members: Sequence[Member]) -> np.ndarray:
-        """The rows of these members of an array `[shard, member, ...]`."""
-        array = np.asarray(stacked)
-        return array.reshape(-1, *array.shape[2:])[[self._rows[member] for member in members]]
+        """The rows of these members, who are this process's, of an array `[shard, member, ...]`."""
+        array = self.grid.owned(stacked)
+        rows = np.asarray([self._rows[member] for member in members], int)
+        return array.reshape(-1, *array.shape[2:])[rows]
 
 
 def _rounded(precision: DTypeLike) -> Callable[..., tuple[Array, nnx.State]]:

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -44,13 +44,13 @@ def forecast(config: Config, ensemble: Ensemble, data: Data) -> Forecast:
     engine = Engine(config, ensemble)
     samples, grid = len(data.train_labels), ensemble.grid
     outline = grid.sharded(engine.init.eval_shape(engine, ensemble.traits, samples))
-    program = engine.train.lower(engine, outline, data, jnp.int32(0)).compile()
+    program = engine.train.lower(engine, outline, data, np.int32(0)).compile()
     one = program_bytes(program)
     state = engine.init(ensemble.traits, samples)
     seconds = 0.0
     for _ in range(2):
         clock = time.perf_counter()
-        state, losses = program(state, data, jnp.int32(_STEPS))
+        state, losses = program(state, data, np.int32(_STEPS))
         jax.block_until_ready(losses)
         seconds = (time.perf_counter() - clock) / _STEPS
     # The loop over a call's steps has no trip count of its own: its body is counted once.

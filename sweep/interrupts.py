@@ -11,11 +11,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Stop(KeyboardInterrupt):
-    """A signal to stop was received."""
+    """A signal to stop was received, `number`; `together` if all of the run's processes know of it and stop."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int, together: bool = False):
         super().__init__(signal.Signals(number).name)
         self.number = number
+        self.together = together
 
 
 class Interrupts:

@@ -9,6 +9,7 @@ from jaxtyping import PyTree
 
 from sweep.engine import Data, Engine
 from sweep.members import Traits
+from sweep.processes import count, hosts, most
 
 # What programs, libraries, and arrays that live between two operations take besides.
 _ALLOWANCE = 2**29
@@ -44,8 +45,18 @@ def program_bytes(program: Compiled) -> int | None:
 def available_bytes(devices: int) -> int | None:
     """Bytes that arrays may take on so many devices together; None where nobody says.
 
-    On CPUs, which share it, what the system has to give; on others what they hold in all.
+    On CPUs, which share it, what the systems have to give; on others what they hold in all. All processes get the same.
     """
+    here = _available_here(devices // count())
+    if count() == 1:
+        return here
+    # In MiB, which 32 bits hold; of what is negated the most is the least.
+    unknown, negated = most(int(here is None), -((here or 0) // 2**20))
+    return None if unknown else -negated * 2**20 * (hosts() if jax.default_backend() == "cpu" else count())
+
+
+def _available_here(devices: int) -> int | None:
+    """Bytes that arrays may take on so many of this process's devices."""
     if jax.default_backend() == "cpu":
         try:
             lines = Path("/proc/meminfo").read_text().splitlines()
@@ -53,7 +64,7 @@ def available_bytes(devices: int) -> int | None:
             return None
         free = next((line.split()[1] for line in lines if line.startswith("MemAvailable:")), None)
         return None if free is None else max(int(free) * 1024 - _ALLOWANCE, 0)
-    stats = [device.memory_stats() for device in jax.devices()[:devices]]
+    stats = [device.memory_stats() for device in jax.local_devices()[:devices]]
     limits = [one["bytes_limit"] for one in stats if one and "bytes_limit" in one]
     return sum(limits) if len(limits) == devices else None
 

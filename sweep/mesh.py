@@ -31,7 +31,7 @@ def read_mesh(text: str) -> dict[str, int]:
     return sizes
 
 
-def grid_for(mesh: str | None, structures: Sequence[Sequence[Member]], devices: int) -> Grid:
+def grid_for(mesh: str | None, structures: Sequence[Sequence[Member]], devices: int, processes: int = 1) -> Grid:
     """The devices that programs with these members train on.
 
     Args:
@@ -39,15 +39,19 @@ def grid_for(mesh: str | None, structures: Sequence[Sequence[Member]], devices: 
         all devices, or over the fewest on which they are done as soon.
       structures: the members of each program.
       devices: how many there are.
+      processes: whose they are; of several, all devices are used, for each must have some.
 
     Raises:
-      UserError: there are fewer devices than were asked for.
+      UserError: there are fewer devices than were asked for, or some of several processes' were not.
     """
     sizes = {} if mesh is None else read_mesh(mesh)
     batch = sizes.get("batch", 1)
     most = max(devices // batch, 1)
-    grid = Grid(sizes.get("members") or max(shard_count(members, most) for members in structures), batch)
+    soonest = max(shard_count(members, most) for members in structures) if processes == 1 else most
+    grid = Grid(sizes.get("members", soonest), batch)
     if grid.size > devices:
         hint = f"; JAX_NUM_CPU_DEVICES={grid.size} makes as many of a CPU" if jax.default_backend() == "cpu" else ""
         raise UserError(f"--mesh {mesh} takes {grid.size} devices, and there are {devices}{hint}")
+    if processes > 1 and grid.size < devices:
+        raise UserError(f"--mesh of {processes} processes takes all of their {devices} devices, got {grid.size}")
     return grid

@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -24,7 +25,6 @@ from sweep.members import Member
 from sweep.plan import members_of
 
 RESULTS, CONFIG, PROVENANCE = "results.zarr", "config.yaml", "provenance.json"
-_GROWING, _GROWN = "results.zarr.growing", "results.zarr.grown"
 
 
 def directory_of(config: Config) -> Path:
@@ -47,89 +47,116 @@ def _write(path: Path, text: str) -> None:
     os.replace(partial, path)
 
 
+def results_of(process: int) -> str:
+    """The name of the results that a process writes."""
+    return RESULTS if process == 0 else f"results-{process}.zarr"
+
+
+def create(path: Path, config: Config, ensembles: Sequence[Ensemble], provenance: Mapping[str, Any]) -> None:
+    """Makes a new run directory, whole at once: with config, provenance, and every result of all processes still NaN.
+
+    Raises:
+      UserError: it cannot be made.
+    """
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        write_config(partial, config)
+        for process in range(jax.process_count()):
+            if _members(config, ensembles, process):  # one whose devices only fill up the grid has none
+                _write_dataset(_template(config, ensembles, process), partial / results_of(process), config)
+        write_provenance(partial, provenance)
+        partial.rename(path)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise UserError(f"cannot make {path}: {error.strerror}") from error
+
+
 class Store:
-    """The results of one run; every write is complete on disk when the call returns.
+    """What this process writes of one run's results; every write is complete on disk when the call returns.
 
     Variables have a `member` dimension with the members' fields as coordinates. Numbers never measured are NaN. A
-    number has one place: what is measured again, after an interruption, is written where it was.
+    number has one place: what is measured again, after an interruption, is written where it was. Of several processes
+    each has the members of its own devices, in a file of its own.
+
+    Args:
+      path: the run directory.
+      config: the run's.
+      ensembles: its programs.
     """
 
-    def __init__(self, path: Path, config: Config):
-        self.path = path
-        self.probe_steps = config.measured_steps
-        self._results = zarr.open_group(path / RESULTS, mode="r+")
+    def __init__(self, path: Path, config: Config, ensembles: Sequence[Ensemble]):
+        self.path, self._config, self._ensembles = path, config, ensembles
+        self._file = path / results_of(jax.process_index())
+        self.members = _members(config, ensembles, jax.process_index())
+        self._results = zarr.open_group(self._file, mode="r+") if self.members else {}
 
     @classmethod
-    def of_run(cls, path: Path, config: Config) -> "Store":
+    def of_run(cls, path: Path, config: Config, ensembles: Sequence[Ensemble]) -> "Store":
         """The store of a run that is there, whose results have all been read once.
 
         Raises:
           UserError: they are not there, or cannot be read.
         """
-        _finish_growing(path)
+        file = path / results_of(jax.process_index())
+        if not _members(config, ensembles, jax.process_index()):
+            return cls(path, config, ensembles)
+        _finish_growing(file)
         try:
-            xr.open_zarr(path / RESULTS, consolidated=False, chunks=None).load()
-            return cls(path, config)
+            xr.open_zarr(file, consolidated=False, chunks=None).load()
+            return cls(path, config, ensembles)
         except Exception as error:  # whatever it is, of a damaged file
             reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path / RESULTS} is damaged: {reason}; nothing was changed") from error
-
-    @classmethod
-    def create(
-        cls, path: Path, config: Config, ensembles: Sequence[Ensemble], provenance: Mapping[str, Any]
-    ) -> "Store":
-        """Makes a new run directory, whole at once: with config, provenance, and every result still NaN.
-
-        Raises:
-          UserError: it cannot be made.
-        """
-        template = _template(config, ensembles)
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        try:
-            partial.mkdir(parents=True)
-            _write(partial / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
-            _write_dataset(template, partial / RESULTS, config)
-            _write(partial / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
-            partial.rename(path)
-        except OSError as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise UserError(f"cannot make {path}: {error.strerror}") from error
-        return cls(path, config)
+            raise UserError(f"{file} is damaged: {reason}; nothing was changed") from error
 
     def grow(self, config: Config, ensembles: Sequence[Ensemble]) -> "Store":
         """The store with room for the steps of a config that has more of them; everything stored keeps its place."""
-        stored = xr.open_zarr(self.path / RESULTS, consolidated=False, chunks=None).load()
-        template = _template(config, ensembles)
+        if not self.members:
+            return Store(self.path, config, ensembles)
+        stored = xr.open_zarr(self._file, consolidated=False, chunks=None).load()
+        template = _template(config, ensembles, jax.process_index())
         grown = stored.reindex({dim: template[dim] for dim in ("step", "probe_step")}).drop_encoding()
-        _write_dataset(grown, self.path / _GROWING, config)
-        (self.path / _GROWING).rename(self.path / _GROWN)
-        _finish_growing(self.path)
-        # Last: the old config finds its steps in the new results, but not the other way round.
-        _write(self.path / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
-        return Store(self.path, config)
+        _write_dataset(grown, _beside(self._file, "growing"), config)
+        _beside(self._file, "growing").rename(_beside(self._file, "grown"))
+        _finish_growing(self._file)
+        return Store(self.path, config, ensembles)
+
+    def block(self, ensemble: Ensemble) -> slice:
+        """Where this process's members of an ensemble stand, side by side."""
+        places = [place for place, member in enumerate(self.members) if member in ensemble.owners]
+        return slice(places[0], places[-1] + 1) if places else slice(0, 0)
 
     def _array(self, name: str) -> zarr.Array:
         return cast(zarr.Array, self._results[name])
 
     def write_losses(self, members: slice, first_step: int, losses: np.ndarray) -> None:
         """Stores `[member, step]` training losses from `first_step` on."""
-        self._array("train_loss")[members, first_step : first_step + losses.shape[1]] = losses
+        if len(losses):
+            self._array("train_loss")[members, first_step : first_step + losses.shape[1]] = losses
 
     def write_probes(self, members: slice, step: int, values: Mapping[str, np.ndarray]) -> None:
         """Stores what was measured at a step, each `[member, ...]`."""
-        index = self.probe_steps.index(step)
+        index = self._config.measured_steps.index(step)
         for name, array in values.items():
-            # A wave's deepest network may have fewer layers than the sweep's.
-            self._array(name)[(members, index, *(slice(0, size) for size in array.shape[1:]))] = array
+            if len(array):
+                # A wave's deepest network may have fewer layers than the sweep's.
+                self._array(name)[(members, index, *(slice(0, size) for size in array.shape[1:]))] = array
 
     def write_diverged(self, members: slice, steps: np.ndarray, causes: np.ndarray) -> None:
         """Stores each member's first step at which something was not finite, -1 if there is none, and what it was."""
-        self._array("diverged_step")[members] = np.where(steps < 0, np.nan, steps)
-        self._array("diverged_cause")[members] = np.asarray([CAUSES[cause] for cause in causes], object)
+        if len(steps):
+            self._array("diverged_step")[members] = np.where(steps < 0, np.nan, steps)
+            self._array("diverged_cause")[members] = np.asarray([CAUSES[cause] for cause in causes], object)
 
-    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
-        """Stores versions, devices, command and times."""
-        _write(self.path / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
+
+def write_config(path: Path, config: Config) -> None:
+    """Stores a run's config."""
+    _write(path / CONFIG, yaml.safe_dump(config.to_dict(), sort_keys=False))
+
+
+def write_provenance(path: Path, provenance: Mapping[str, Any]) -> None:
+    """Stores versions, devices, command and times."""
+    _write(path / PROVENANCE, json.dumps(provenance, indent=2) + "\n")
 
 
 def _write_dataset(dataset: xr.Dataset, path: Path, config: Config) -> None:
@@ -137,16 +164,27 @@ def _write_dataset(dataset: xr.Dataset, path: Path, config: Config) -> None:
     dataset.to_zarr(path, mode="w-", consolidated=False, encoding=_encoding(dataset, config))
 
 
-def _finish_growing(path: Path) -> None:
+def _beside(file: Path, state: str) -> Path:
+    return file.with_name(f"{file.name}.{state}")
+
+
+def _finish_growing(file: Path) -> None:
     """Puts results with room for more steps, once they are whole, in the place of the others."""
-    if (path / _GROWN).exists():
-        shutil.rmtree(path / RESULTS, ignore_errors=True)
-        (path / _GROWN).rename(path / RESULTS)
+    if (grown := _beside(file, "grown")).exists():
+        shutil.rmtree(file, ignore_errors=True)
+        grown.rename(file)
 
 
-def _template(config: Config, ensembles: Sequence[Ensemble]) -> xr.Dataset:
-    """The dataset a run fills in: every array in place, every number NaN."""
-    members, sizes = members_of(config), dimensions(config, ensembles)
+def _members(config: Config, ensembles: Sequence[Ensemble], process: int) -> tuple[Member, ...]:
+    """The members whose results a process has, in the sweep's order."""
+    owners = {member: owner for ensemble in ensembles for member, owner in ensemble.owners.items()}
+    return tuple(member for member in members_of(config) if owners[member] == process)
+
+
+def _template(config: Config, ensembles: Sequence[Ensemble], process: int) -> xr.Dataset:
+    """The dataset a process fills in: every array in place, every number NaN."""
+    members, sizes = _members(config, ensembles, process), dimensions(config, ensembles)
+    everyone = {member: place for place, member in enumerate(members_of(config))}
     blocks = {depth: outline.block_count for ensemble in ensembles for depth, outline in ensemble.outlines.items()}
     precision = jnp.zeros(()).dtype  # of everything measured: double where JAX computes in double
 
@@ -181,7 +219,8 @@ def _template(config: Config, ensembles: Sequence[Ensemble]) -> xr.Dataset:
         field.name: ("member", _coordinate([getattr(member, field.name) for member in members]))
         for field in dataclasses.fields(Member)
     }
-    coordinates["blocks"] = ("member", np.asarray([blocks[member.depth] for member in members]))
+    coordinates["place"] = ("member", np.asarray([everyone[member] for member in members], int))
+    coordinates["blocks"] = ("member", np.asarray([blocks[member.depth] for member in members], int))
     return xr.Dataset(
         variables,
         coordinates
@@ -201,7 +240,7 @@ def _coordinate(values: list) -> np.ndarray:
 
 def _encoding(dataset: xr.Dataset, config: Config) -> dict[str, dict[str, Any]]:
     """One chunk for what one program writes at one time."""
-    block = dataset.sizes["member"] // len(config.norms)
+    block = max(dataset.sizes["member"] // len(config.norms), 1)
     lengths = {"member": block, "probe_step": 1, "step": min(config.steps, 16 * STEPS_PER_CALL)}
     return {
         str(name): {"chunks": [lengths.get(str(dim), dataset.sizes[dim]) for dim in variable.dims]}

@@ -13,19 +13,25 @@ from sweep.members import Member, Structure
 from sweep.memory import step_bytes
 
 
-def waves(
-    config: Config, structure: Structure, members: Sequence[Member], grid: Grid, data: Data, available: int | None
-) -> list[Ensemble]:
-    """The members of one structure as the fewest ensembles that each fit in so many bytes; one where nobody knows.
+def waves(structure: Structure, members: Sequence[Member], grid: Grid, count: int) -> list[Ensemble]:
+    """The members of one structure as so many ensembles.
 
     Each is a run of neighbours in the members' order, so that what it measures is a block of the results.
+    """
+    return [Ensemble.of(structure, part, grid) for part in _parts(members, count)]
+
+
+def fewest_waves(
+    config: Config, structure: Structure, members: Sequence[Member], grid: Grid, data: Data, available: int | None
+) -> list[Ensemble]:
+    """`waves`, of the fewest that each fit in so many bytes; one where nobody knows.
 
     Raises:
       UserError: one member alone does not fit.
     """
     count = 1
     while True:
-        found = [Ensemble.of(structure, part, grid) for part in _parts(members, count)]
+        found = waves(structure, members, grid, count)
         if available is None:
             return found
         largest = max(step_bytes(Engine(config, ensemble), data) for ensemble in found)

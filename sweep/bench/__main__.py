@@ -27,7 +27,7 @@ from sweep.config import Config
 from sweep.data import Dataset, load
 from sweep.devices import use_every_core
 from sweep.errors import UserError
-from sweep.run import check_sizes
+from sweep.prepare import check_sizes
 
 _FULL = Config(nets=("residual",), norms=("batch",), seeds=(0, 1, 2, 3))
 _QUICK = replace(_FULL, depths=(2, 4, 8), seeds=(0, 1), steps=20)

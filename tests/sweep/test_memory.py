@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import re
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +17,7 @@ from sweep.engine import Engine, put
 from sweep.ensemble import Ensemble
 from sweep.memory import available_bytes, program_bytes, step_bytes
 from sweep.plan import structures_of
-from sweep.waves import waves
+from sweep.waves import fewest_waves
 
 CONFIG = Config(norms=("batch",), nets=("residual",), depths=(4, 32), seeds=(0, 1), width=48, report=False)
 
@@ -54,9 +53,9 @@ def test_the_estimate_is_what_the_program_takes(changes):
 def test_as_few_waves_as_fit():
     structure, members, data = parts(CONFIG)
     whole = step_bytes(Engine(CONFIG, Ensemble.of(structure, members)), data)
-    assert len(waves(CONFIG, structure, members, ONE_DEVICE, data, None)) == 1
-    assert len(waves(CONFIG, structure, members, ONE_DEVICE, data, whole)) == 1
-    halves = waves(CONFIG, structure, members, ONE_DEVICE, data, whole - 1)
+    assert len(fewest_waves(CONFIG, structure, members, ONE_DEVICE, data, None)) == 1
+    assert len(fewest_waves(CONFIG, structure, members, ONE_DEVICE, data, whole)) == 1
+    halves = fewest_waves(CONFIG, structure, members, ONE_DEVICE, data, whole - 1)
     assert len(halves) == 2
     for wave in halves:
         assert step_bytes(Engine(CONFIG, wave), data) < whole
@@ -64,7 +63,7 @@ def test_as_few_waves_as_fit():
     places = [sorted(members.index(member) for member in wave.members) for wave in halves]
     assert [place for own in places for place in own] == list(range(len(members)))
     with pytest.raises(UserError, match=r"one network of depth 32 takes 0\.0\d GB to train, and there are 0\.00"):
-        waves(CONFIG, structure, members, ONE_DEVICE, data, 1000)
+        fewest_waves(CONFIG, structure, members, ONE_DEVICE, data, 1000)
 
 
 def test_waves_give_the_same_numbers(tmp_path, monkeypatch):
@@ -76,7 +75,7 @@ def test_waves_give_the_same_numbers(tmp_path, monkeypatch):
     def too_little(devices):
         return step_bytes(Engine(Config(**small), Ensemble.of(structure, members, Grid(devices))), data) - 1
 
-    monkeypatch.setattr(sys.modules["sweep.run"], "available_bytes", too_little)
+    monkeypatch.setattr("sweep.prepare.available_bytes", too_little)
     console = Console(file=io.StringIO(), width=200)
     apart = run(Config(**small, name="apart"), console)
     assert re.search(r"in [2-4] waves, for the memory there is", console.file.getvalue())

@@ -1,0 +1,165 @@
+"""Many processes as one run: they meet, agree, and the first of them speaks. Alone, a process agrees with itself."""
+
+import socket
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import UInt8
+
+from sweep.devices import use_every_core
+from sweep.errors import UserError
+from sweep.watcher import watch
+
+# So long after a process was last heard of the others stop.
+HEARTBEAT_SECONDS = 30
+_MEET_SECONDS = 300
+_AFTER = "what was measured is on disk, and --resume RUN, given to all of them, goes on"
+_LOST = f"train.py: error: this process was killed, or another process of this run is gone (see above); {_AFTER}"
+
+
+class ElsewhereError(UserError):
+    """What was asked cannot be done by another process, which says why."""
+
+
+class LostError(Exception):
+    """The others of this run's processes cannot be reached any more; what was measured is on disk."""
+
+    def __init__(self, error: BaseException):
+        reason = " ".join(str(error).split())[:120]
+        super().__init__(f"another process of this run is gone ({reason}); {_AFTER}")
+
+
+class Place(NamedTuple):
+    """This process's place among those that are one run. What is None is found out from where it runs.
+
+    Attributes:
+      coordinator: host and port of the first one, `host:1234`.
+      processes: how many there are.
+      process: which of them this is.
+    """
+
+    coordinator: str | None = None
+    processes: int | None = None
+    process: int | None = None
+
+
+@contextmanager
+def joined(place: Place | None) -> Iterator[None]:
+    """Inside, this process is one of several that are one run; None changes nothing. Before JAX has started.
+
+    SLURM, Open MPI, Kubernetes and Cloud TPU are asked for what a place leaves open. At the end it waits for the others
+    to end too, except after an error that is its own. If they are lost JAX aborts the process, which stderr is told.
+
+    Raises:
+      UserError: the place cannot be found out, or the others do not come within five minutes.
+      LostError: the devices failed, as they do when another process is gone.
+    """
+    if place is None:
+        yield
+        return
+    told = watch(_LOST)
+    try:
+        _join(place)
+        together = False
+        try:
+            yield
+            together = True
+        except UserError:
+            together = True
+            raise
+        except jax.errors.JaxRuntimeError as error:
+            raise LostError(error) from error
+        except KeyboardInterrupt as interrupt:
+            together = getattr(interrupt, "together", False)
+            raise
+        finally:
+            if together:
+                jax.distributed.shutdown()
+    finally:
+        told()
+
+
+def _join(place: Place) -> None:
+    try:
+        jax.distributed.initialize(
+            *place, initialization_timeout=_MEET_SECONDS, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+        )
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"--distributed cannot join: {reason}; give --coordinator HOST:PORT, --processes and --process"
+        ) from error
+    use_every_core()
+
+
+def count() -> int:
+    """How many processes there are. Alone, JAX need not start for that."""
+    return jax.process_count() if jax.distributed.is_initialized() else 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that reports."""
+    return count() == 1 or jax.process_index() == 0
+
+
+def most(*numbers: int) -> tuple[int, ...]:
+    """The largest of what the processes give, number by number; all get the same."""
+    if count() == 1:
+        return numbers
+    return tuple(multihost_utils.process_allgather(np.asarray(numbers, np.int32)).max(0).tolist())
+
+
+def gathered(own: UInt8[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
+    """Bytes of which every process knows some, and has zeros in the place of the others."""
+    if count() == 1:
+        return own
+    return multihost_utils.process_allgather(own).sum(0, dtype=np.uint8)
+
+
+def from_first(text: str) -> str:
+    """The first process's text, of 4,096 bytes at most."""
+    if count() == 1:
+        return text
+    buffer = np.zeros(4096, np.uint8)
+    words = text.encode()
+    buffer[: len(words)] = np.frombuffer(words, np.uint8)
+    return bytes(multihost_utils.broadcast_one_to_all(buffer)).rstrip(b"\0").decode()
+
+
+def hosts() -> int:
+    """On how many machines the processes run."""
+    if count() == 1:
+        return 1
+    name = np.asarray(zlib.crc32(socket.gethostname().encode()) & 0x7FFFFFFF, np.int32)
+    return len(np.unique(multihost_utils.process_allgather(name)))
+
+
+@contextmanager
+def all_or_none() -> Iterator[None]:
+    """What one process cannot do, none does: `UserError` in one raises `ElsewhereError` in those that could.
+
+    Where several fail, the first of them says why. Inside, processes must not wait for each other.
+    """
+    error = None
+    try:
+        yield
+    except UserError as found:
+        error = found
+    # Counted from the end, so that `most` finds the first one that fails.
+    place = count() - (0 if is_first() else jax.process_index())
+    (failed,) = most(place if error is not None else 0)
+    if error is not None and failed == place:
+        raise error
+    if failed:
+        raise ElsewhereError(f"process {count() - failed} cannot do what was asked")
+
+
+def meet(name: str) -> None:
+    """Returns when every process has come here."""
+    if count() > 1:
+        multihost_utils.sync_global_devices(name)
