@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from sweep.errors import StorageError
-from sweep.processes import gathered, is_first, meet, most
+from sweep.processes import LostError, count, gathered, is_first, meet, most
 
 FOLDER = "checkpoints"
 
@@ -53,6 +53,7 @@ class Checkpoints:
 
         Raises:
           StorageError: this one or one before could not be written.
+          LostError: another process did not do its part.
         """
         leaves = jax.tree.leaves(state)
         facts = {"measured": measured, "digests": _digests(leaves)}
@@ -128,6 +129,8 @@ class Checkpoints:
     def _storing(self, work: Callable[[], Any]) -> Any:
         try:
             return work()
+        except (jax.errors.JaxRuntimeError, TimeoutError) as error:  # where several processes wait for each other
+            raise (LostError(error) if count() > 1 else StorageError(self._directory, error)) from error
         except (OSError, ValueError, RuntimeError) as error:
             raise StorageError(self._directory, error) from error
 

@@ -1,5 +1,6 @@
 """Many processes as one run: they meet, agree, and the first of them speaks. Alone, a process agrees with itself."""
 
+import signal
 import socket
 import zlib
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from jaxtyping import UInt8
 
 from sweep.devices import use_every_core
 from sweep.errors import UserError
-from sweep.watcher import watch
+from sweep.watcher import Watcher
 
 # So long after a process was last heard of the others stop.
 HEARTBEAT_SECONDS = 30
@@ -62,9 +63,12 @@ def joined(place: Place | None) -> Iterator[None]:
     if place is None:
         yield
         return
-    told = watch(_LOST)
+    watcher = Watcher()
     try:
+        where = place.coordinator or "their coordinator"
+        watcher.will_say(f"train.py: error: --distributed: the processes did not meet at {where} (see above)")
         _join(place)
+        watcher.will_say(_LOST)
         together = False
         try:
             yield
@@ -81,10 +85,12 @@ def joined(place: Place | None) -> Iterator[None]:
             if together:
                 jax.distributed.shutdown()
     finally:
-        told()
+        watcher.end()
 
 
 def _join(place: Place) -> None:
+    # While it waits for the others it heeds no Ctrl-C of Python's.
+    handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         jax.distributed.initialize(
             *place, initialization_timeout=_MEET_SECONDS, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
@@ -94,6 +100,8 @@ def _join(place: Place) -> None:
         raise UserError(
             f"--distributed cannot join: {reason}; give --coordinator HOST:PORT, --processes and --process"
         ) from error
+    finally:
+        signal.signal(signal.SIGINT, handler)
     use_every_core()
 
 

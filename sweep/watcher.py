@@ -1,33 +1,39 @@
-"""Says so when this process of several ends without a word of its own: a second process that outlives it.
+"""Has the last word where this process cannot: a second process that outlives it.
 
-JAX ends a process whose others are gone, from a thread of its own and with many lines that name no run.
+JAX aborts a process whose others are gone, from a thread of its own and with many lines that name no run.
 """
 
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 
 
-def watch(message: str) -> Callable[[], None]:
-    """Has a message printed to stderr when this process ends, unless what is returned was called before."""
-    watcher = subprocess.Popen([sys.executable, "-S", "-E", __file__, message], stdin=subprocess.PIPE)
-    assert watcher.stdin is not None
-    pipe = watcher.stdin
+class Watcher:
+    """Prints a line to stderr when this process ends, unless it was told to be silent: the last it was given."""
 
-    def leave() -> None:
-        pipe.write(b".")
-        pipe.close()
-        watcher.wait()
+    def __init__(self) -> None:
+        self._process = subprocess.Popen([sys.executable, "-S", "-E", __file__], stdin=subprocess.PIPE, text=True)
 
-    return leave
+    def will_say(self, line: str) -> None:
+        """Gives it a line; an empty one is silence."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+
+    def end(self) -> None:
+        """Ends it, silent."""
+        self.will_say("")
+        self._process.communicate()
 
 
 def _main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    if not sys.stdin.buffer.read(1):  # the other end was closed by the system
-        print(sys.argv[1], file=sys.stderr, flush=True)
+    last = ""
+    for line in sys.stdin:  # to its end, which the system brings about if nobody does
+        last = line
+    if last.strip():
+        sys.stderr.write(last)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,174 @@
+"""Several processes as one run: the numbers of one process, stopped together, told of a lost one."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import analysis
+from sweep import Config, Place, UserError, run
+from sweep.cli import placed
+from tests.sweep.test_survival import quiet
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {
+    "norms": ("batch",),
+    "depths": (1, 3),
+    "seeds": (0, 1, 2),  # six members a depth: both processes have some
+    "width": 8,
+    "batch_size": 32,
+    "probe_batch_size": 16,
+    "spectrum_batch_size": 2,
+    "report": False,
+}
+FLAGS = "--norms batch --depths 1 3 --seeds 0 1 2 --width 8 --batch-size 32 --probe-batch-size 16 --no-report"
+FLAGS = (*FLAGS.split(), "--spectrum-batch-size", "2")
+
+
+def environment(devices, **variables):
+    flags = re.sub(r"device_count=\d+", f"device_count={devices}", os.environ["XLA_FLAGS"])
+    return os.environ | {"XLA_FLAGS": flags} | variables
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return one.getsockname()[1]
+
+
+def start(*arguments, devices=4, **variables):
+    """Two processes that are one run."""
+    common = ("--distributed", "--coordinator", f"localhost:{free_port()}", "--processes", "2")
+    return [
+        subprocess.Popen(
+            [sys.executable, "train.py", *common, "--process", str(process), *map(str, arguments)],
+            cwd=ROOT,
+            env=environment(devices, **variables),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for process in range(2)
+    ]
+
+
+def ended(processes):
+    """Exit codes and what was printed as errors, of both."""
+    said = [process.communicate(timeout=240)[1] for process in processes]
+    return [process.returncode for process in processes], said
+
+
+def newest_checkpoint(directory):
+    names = (path.name for path in directory.glob("checkpoints/*/*"))
+    return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def wait_beyond(step, directory):
+    """Returns when a checkpoint of a later step is there."""
+    deadline = time.monotonic() + 120
+    while newest_checkpoint(directory) <= step:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def assert_same(path, other, exact):
+    one, two = analysis.load(path).load(), analysis.load(other).load()
+    for name in [*two.coords, *two.data_vars]:
+        ours, theirs = one[name].values, two[name].values
+        if exact or theirs.dtype.kind != "f":
+            np.testing.assert_array_equal(ours, theirs, err_msg=name)
+        elif not name.endswith(("condition_number", "isometry_distance")):  # of values that are all rounding
+            np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-10, err_msg=name)
+
+
+def test_two_processes_are_one_run_through_a_kill_and_a_signal(tmp_path):
+    directory = tmp_path / "two"
+    processes = start(*FLAGS, "--steps", 2000, "--checkpoint-minutes", 1e-9, "--out", tmp_path, "--name", "two")
+    wait_beyond(0, directory)
+    processes[1].kill()
+    killed = time.monotonic()
+    codes, said = ended(processes)
+    assert time.monotonic() - killed < 60
+    assert codes[0] in (4, -signal.SIGABRT), said[0]
+    assert re.search(r"train.py: error: .*another process of this run is gone .*--resume RUN.*\n$", said[0])
+    assert analysis.load(directory).sizes["member"] == 12
+
+    processes = start("--resume", directory)
+    wait_beyond(newest_checkpoint(directory), directory)
+    processes[1].send_signal(signal.SIGTERM)  # who tells the other
+    codes, said = ended(processes)
+    assert codes == [143, 143]
+    assert "--resume" in said[0]
+
+    codes, said = ended(start("--resume", directory))
+    assert codes == [0, 0], said
+    assert {path.name for path in directory.glob("*.zarr")} == {"results.zarr", "results-1.zarr"}
+    one = run(Config(**SETTINGS, steps=2000, mesh="members=8", out=tmp_path, name="one"), quiet())
+    assert_same(directory, one, exact=True)
+
+
+def test_a_batch_shared_by_two_processes(tmp_path, double):
+    arguments = (*FLAGS, "--steps", 12, "--out", tmp_path, "--name", "two", "--mesh", "members=1,batch=4")
+    codes, said = ended(start(*arguments, devices=2, JAX_ENABLE_X64="1"))
+    assert codes == [0, 0], said
+    one = run(Config(**SETTINGS, steps=12, mesh="members=1", out=tmp_path, name="one"), quiet())
+    assert_same(tmp_path / "two", one, exact=False)
+
+
+def test_one_of_them_tells_of_a_mistake(tmp_path):
+    (tmp_path / "there").mkdir()
+    codes, said = ended(start(*FLAGS, "--out", tmp_path, "--name", "there", devices=1))
+    assert codes == [2, 2]
+    assert "".join(said).count("\n") == 1
+    assert "there already exists; choose another --name" in said[0]
+    codes, said = ended(start(*FLAGS, "--out", tmp_path, "--name", "x", "--mesh", "members=1", devices=1))
+    assert codes == [2, 2]
+    assert said[0].endswith("--mesh of 2 processes takes all of their 2 devices, got 1\n")
+    assert not (tmp_path / "x").exists()
+
+
+def test_places():
+    assert placed(["--steps", "3"]) == (None, ["--steps", "3"])
+    assert placed(["--distributed", "--steps", "3"]) == (Place(), ["--steps", "3"])
+    arguments = ["--coordinator=host:12", "--distributed", "--processes", "4", "--process", "3"]
+    assert placed(arguments) == (Place("host:12", 4, 3), [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--process 1", "--process is of --distributed; give that too"),
+        ("--distributed --processes two", "--processes takes a whole number, got 'two'"),
+        ("--distributed --processes 2 --process 2", "--process must be below --processes 2, got 2"),
+        ("--distributed --coordinator", "--coordinator is empty; give a value"),
+    ],
+)
+def test_mistaken_places(arguments, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        placed(arguments.split())
+
+
+WATCHED = """
+import os, sys
+from sweep.watcher import Watcher
+watcher = Watcher()
+watcher.will_say("first")
+watcher.will_say("it was lost")
+if sys.argv[1] == "lost":
+    os.abort()
+watcher.end()
+"""
+
+
+@pytest.mark.parametrize(("how", "said"), [("lost", "it was lost\n"), ("well", "")])
+def test_the_last_word(how, said):
+    done = subprocess.run([sys.executable, "-c", WATCHED, how], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stderr.endswith(said)
+    assert bool(done.stderr) == bool(said)
