@@ -120,6 +120,14 @@ class Grid:
         first = lax.axis_index(BATCH) * own if self.batch > 1 else 0
         return first + jnp.arange(own)
 
+    def divided(self, function: Callable[[PyTree], PyTree], rows: PyTree, count: int) -> PyTree:
+        """Inside of `over_shards`: `function(rows)` of so many rows, a part of them on every device of a row."""
+        if self.batch == 1:
+            return function(rows)
+        own = jnp.minimum(self.places(count), count - 1)
+        found = function(jax.tree.map(lambda array: array[own], rows))
+        return jax.tree.map(lambda array: lax.all_gather(array, BATCH, tiled=True)[:count], found)
+
     def total(self, arrays: PyTree) -> PyTree:
         """Inside of `over_shards`: the sums of what the devices of a row have."""
         return lax.psum(arrays, BATCH) if self.batch > 1 else arrays

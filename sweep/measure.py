@@ -119,7 +119,8 @@ def measure(
             for probe in probes:
                 run = partial(one, probe, graphdef)
                 one_at_a_time = ensemble.is_large or probe.one_at_a_time
-                measured = lax.map(run, members) if one_at_a_time else jax.vmap(run)(members)
+                runs = partial(lax.map, run) if one_at_a_time else jax.vmap(run)
+                measured = ensemble.grid.divided(runs, members, group.stop - group.start)
                 found |= {name: _padded(values, probe.variables[name], layers) for name, values in measured.items()}
             results.append(found)
         return jax.tree.map(lambda *groups: jnp.concatenate(groups), *results)

@@ -20,7 +20,12 @@ from tests.sweep.test_member import CONFIG, assert_same, dataset
 
 # Three members a depth: on two or four devices some places are left over.
 UNEVEN = dataclasses.replace(
-    CONFIG, nets=("residual",), depths=(1, 2, 5), learning_rates=(0.03,), spectrum_batch_size=2
+    CONFIG,
+    nets=("residual",),
+    depths=(1, 2, 5),
+    learning_rates=(0.03,),
+    spectrum_batch_size=2,
+    probes=("spectra",),
 )
 
 
