@@ -15,9 +15,10 @@ README = (Path(__file__).parents[1] / "README.md").read_text().replace("\\\n", "
 
 def test_every_flag_has_its_row():
     table = "\n".join(line for line in README.splitlines() if line.startswith("| `--"))
-    listed = set(re.findall(r"`(--[\w-]+(?: RUN)?)`", table))
+    listed = set(re.findall(r"`(--[\w-]+)(?: [A-Z:]+)?`", table))
     expected = {"--" + name.replace("_", "-") for name in Config.__dataclass_fields__}
-    assert listed == expected | {"--no-report", "--preset", "--resume RUN", "--plan"}
+    processes = {"--distributed", "--coordinator", "--processes", "--process"}
+    assert listed == expected | processes | {"--no-report", "--preset", "--resume", "--plan"}
 
 
 def test_defaults_in_the_table():

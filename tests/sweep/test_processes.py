@@ -90,7 +90,7 @@ def assert_same(path, other, exact):
 
 def test_two_processes_are_one_run_through_a_kill_and_a_signal(tmp_path):
     directory = tmp_path / "two"
-    processes = start(*FLAGS, "--steps", 2000, "--checkpoint-minutes", 1e-9, "--out", tmp_path, "--name", "two")
+    processes = start(*FLAGS, "--steps", 1200, "--checkpoint-minutes", 1e-9, "--out", tmp_path, "--name", "two")
     wait_beyond(0, directory)
     processes[1].kill()
     killed = time.monotonic()
@@ -110,7 +110,7 @@ def test_two_processes_are_one_run_through_a_kill_and_a_signal(tmp_path):
     codes, said = ended(start("--resume", directory))
     assert codes == [0, 0], said
     assert {path.name for path in directory.glob("*.zarr")} == {"results.zarr", "results-1.zarr"}
-    one = run(Config(**SETTINGS, steps=2000, mesh="members=8", out=tmp_path, name="one"), quiet())
+    one = run(Config(**SETTINGS, steps=1200, mesh="members=8", out=tmp_path, name="one"), quiet())
     assert_same(directory, one, exact=True)
 
 
@@ -132,6 +132,54 @@ def test_one_of_them_tells_of_a_mistake(tmp_path):
     assert codes == [2, 2]
     assert said[0].endswith("--mesh of 2 processes takes all of their 2 devices, got 1\n")
     assert not (tmp_path / "x").exists()
+
+
+SRUN = """#!/bin/bash
+export SLURM_JOB_ID=$$ SLURM_STEP_NODELIST=localhost SLURM_NTASKS=2
+for i in 0 1; do SLURM_PROCID=$i SLURM_LOCALID=$i "$@" & tasks+=($!); done
+trap 'kill -TERM "${tasks[@]}"' TERM
+echo $$ > srun.pid
+code=0
+for task in "${tasks[@]}"; do
+    wait "$task"; found=$?
+    while kill -0 "$task" 2>/dev/null; do wait "$task"; found=$?; done  # a trap ends a wait
+    ((found > code)) && code=$found
+done
+exit $code
+"""
+
+
+def test_the_readmes_slurm_script(tmp_path):
+    """With plain local processes for SLURM's: stopped before its time is up, queued again, and done."""
+    script = re.search(r"<!-- slurm -->\n```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+    small = " ".join(map(str, (*FLAGS, "--steps", 800, "--checkpoint-minutes", 1e-9)))
+    (tmp_path / "job").write_text(script.replace("--depths 8 32 128 512", small))
+    commands = {
+        "bin/srun": SRUN,
+        "bin/scontrol": "#!/bin/bash\necho $@ > scontrol.said\n",
+        ".venv/bin/python": f'#!/bin/bash\nexec {sys.executable} "$@"\n',
+    }
+    for name, text in commands.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "train.py").symlink_to(ROOT / "train.py")
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    settings = {"cwd": tmp_path, "env": environment(4, PATH=path, PYTHONPATH=str(ROOT), SLURM_JOB_ID="77")}
+
+    job = subprocess.Popen(["bash", "job"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **settings)
+    wait_beyond(0, tmp_path / "runs" / "depths")
+    os.kill(int((tmp_path / "srun.pid").read_text()), signal.SIGTERM)
+    said = job.communicate(timeout=120)[1]
+    assert (tmp_path / "scontrol.said").read_text() == "requeue 77\n", said
+
+    (tmp_path / "scontrol.said").unlink()
+    done = subprocess.run(["bash", "job"], capture_output=True, text=True, timeout=240, check=False, **settings)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "scontrol.said").exists()
+    results = analysis.load(tmp_path / "runs" / "depths")
+    assert results.provenance["status"] == "complete"
+    assert np.isfinite(results.train_loss).all()
 
 
 def test_places():

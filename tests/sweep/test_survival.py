@@ -122,6 +122,21 @@ def test_a_stopped_run_goes_on_to_the_same_bits(reference, stopped, step, progra
     assert {p for p in before if before[p] != after[p]} == {directory / "provenance.json"}
 
 
+def test_members_stay_where_they_were(reference, stopped, monkeypatch):
+    """A checkpoint is of one split of the members: other devices are refused, and less memory changes nothing."""
+    directory, _ = stopped(5, 1)
+    before = files(directory)
+    with pytest.raises(UserError) as caught:
+        resume(directory, dataclasses.replace(config_of(directory), mesh="members=2"), quiet())
+    assert "has its members on 4 devices, and would have them on 2 here; go on with --mesh members=4,batch=1" in str(
+        caught.value
+    )
+    assert files(directory) == before
+    monkeypatch.setattr("sweep.prepare.available_bytes", lambda devices: 1)
+    resume(directory, config_of(directory), quiet())
+    assert_the_same_bits(directory, reference)
+
+
 def test_more_steps(tmp_path):
     """12 steps, and on to 20, are 20 steps; the step that was the last stays measured."""
     # None diverges: that may show at a measured step, of which the two runs have different ones.
