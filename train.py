@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 
 
@@ -41,9 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def command() -> None:
-    """`main` as a process, which ends when it is told to, and waits for no thread that still compiles or writes."""
-    code = main()
-    if code > 2:
+    """`main` as a process, which ends when it is told to, and waits for no thread or other process of the run."""
+    try:
+        code = main()
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    if code not in (0, 2):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

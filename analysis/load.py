@@ -1,6 +1,7 @@
 """A run directory as labelled data."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +33,19 @@ def load(run: str | Path) -> xr.Dataset:
             xr.open_zarr(part, consolidated=False, chunks=None)
             for part in (path / "results.zarr", *sorted(path.glob("results-*.zarr")))
         ]
-        results = parts[0] if len(parts) == 1 else xr.concat(parts, "member", data_vars="minimal").sortby("place")
+        results = parts[0]
+        if len(parts) > 1:
+            results = xr.concat(parts, "member", data_vars="minimal", join="outer").sortby("place")
         results = results.drop_vars("place", errors="ignore")
         config = yaml.safe_load((path / "config.yaml").read_text())
         provenance = json.loads((path / "provenance.json").read_text())
     except (OSError, ValueError, KeyError, yaml.YAMLError) as error:
         raise NotARunError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    swept = ("norms", "nets", "depths", "seeds", "learning_rates", "weight_std", "bias_std")
+    if results.sizes["member"] < (members := math.prod(len(config[name]) for name in swept)):
+        raise NotARunError(
+            f"{path} has the results of {results.sizes['member']} of {members} members; a process's are not there"
+        )
     if "blocks" not in results.coords:
         raise NotARunError(f"{path} was written by an older version, which did not store the number of blocks")
     return results.assign_attrs(config=config, provenance=provenance)

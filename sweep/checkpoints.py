@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from sweep.errors import StorageError
-from sweep.processes import LostError, count, gathered, is_first, meet, most
+from sweep.processes import LostError, gathered, is_first, is_lost, meet, most
 
 FOLDER = "checkpoints"
 
@@ -77,7 +77,8 @@ class Checkpoints:
     def is_done(self, steps: int) -> bool:
         """Whether the newest checkpoint is of the last step, measured."""
         newest = self._manager.latest_step()
-        return newest == steps and bool((self._facts(newest) or {}).get("measured"))
+        (unfinished,) = most(int(newest != steps or not (self._facts(newest) or {}).get("measured")))
+        return not unfinished
 
     def restore(self, like: PyTree[Any], say: Callable[[str], None]) -> tuple[PyTree[jax.Array], int, bool] | None:
         """The newest state that is as it was written, its step, and whether that was measured; None if there is none.
@@ -93,8 +94,7 @@ class Checkpoints:
             reason = "its facts cannot be read"
             if facts is not None:
                 try:
-                    arguments = ocp.args.Composite(state=ocp.args.StandardRestore(target))
-                    found = self._manager.restore(step, args=arguments).state
+                    found = self._read(step, state=ocp.args.StandardRestore(target)).state
                 except Exception as error:  # whatever it is, of a damaged file
                     reason = " ".join(str(error).split())[:100]
                 else:
@@ -111,9 +111,17 @@ class Checkpoints:
 
     def _facts(self, step: int) -> dict[str, Any] | None:
         try:
-            return self._manager.restore(step, args=ocp.args.Composite(facts=ocp.args.JsonRestore())).facts
+            return self._read(step, facts=ocp.args.JsonRestore()).facts
         except Exception:  # whatever it is, of a damaged file
             return None
+
+    def _read(self, step: int, **items: ocp.args.CheckpointArgs) -> Any:
+        """Parts of a checkpoint, by this process alone: what cannot be read by one would keep all others waiting."""
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes={jax.process_index()}
+        )
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler(), multiprocessing_options=alone) as reader:
+            return reader.restore(self._folder / str(step), args=ocp.args.Composite(**items))
 
     def _set_aside(self, step: int) -> None:
         if is_first():
@@ -129,10 +137,8 @@ class Checkpoints:
     def _storing(self, work: Callable[[], Any]) -> Any:
         try:
             return work()
-        except (jax.errors.JaxRuntimeError, TimeoutError) as error:  # where several processes wait for each other
-            raise (LostError(error) if count() > 1 else StorageError(self._directory, error)) from error
         except (OSError, ValueError, RuntimeError) as error:
-            raise StorageError(self._directory, error) from error
+            raise (LostError(error) if is_lost(error) else StorageError(self._directory, error)) from error
 
 
 def _digests(arrays: list[jax.Array]) -> list[list[str]]:

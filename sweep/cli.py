@@ -66,7 +66,7 @@ def placed(arguments: Sequence[str]) -> tuple[Place | None, list[str]]:
             raise UserError(f"{flag} is of --distributed; give that too")
     coordinator, *numbers = values.values()
     for flag, value in values.items():
-        if flag != "--coordinator" and value is not None and not value.isdigit():
+        if flag != "--coordinator" and value is not None and not (value.isascii() and value.isdigit()):
             raise UserError(f"{flag} takes a whole number, got {value!r}")
     processes, process = (None if value is None else int(value) for value in numbers)
     if processes is not None and process is not None and process >= processes:

@@ -20,7 +20,8 @@ _MOST_BYTES = 2**30
 
 
 # One thread: the code that XLA generates for a program it generates on all cores, so that two threads compiled the
-# quickstart no sooner than one (34 s and 33 s), and JAX has crashed as it kept one program while another was compiled.
+# quickstart no sooner than one (33 and 32 s, of two runs each), and JAX has crashed as it kept one program while it
+# compiled another.
 _POOL = ThreadPoolExecutor(1, thread_name_prefix="compile")
 
 

@@ -115,7 +115,7 @@ class Grid:
         return -(-entries // self.batch)
 
     def places(self, entries: int) -> Int[Array, " own"]:
-        """Inside of `over_shards`: which of so many entries are this device's; beyond the end, there are none."""
+        """Inside of `over_shards`: which of so many entries are this device's; places past the end are padding."""
         own = self.each(entries)
         first = lax.axis_index(BATCH) * own if self.batch > 1 else 0
         return first + jnp.arange(own)

@@ -86,7 +86,7 @@ def put(dataset: Dataset, grid: Grid = ONE_DEVICE) -> Data:
 class Engine:
     """The training of one ensemble under one config. Its methods are pure and of one shard.
 
-    But for three, which are compiled programs of all shards, one on a device: `init`, `train` and `evaluate` take and
+    But for three, which are compiled programs of all shards, on all devices: `init`, `train` and `evaluate` take and
     return arrays with a leading axis of shards.
     """
 

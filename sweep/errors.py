@@ -1,6 +1,7 @@
 """What is told in one line: mistakes of the user's, and storage that fails."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -15,6 +16,15 @@ class StorageError(Exception):
     def __init__(self, directory: Path, error: BaseException):
         reason = (error.strerror if isinstance(error, OSError) else None) or " ".join(str(error).split())[:200]
         super().__init__(f"cannot write {directory}: {reason}; what was written before is whole")
+
+
+@contextmanager
+def storing(directory: Path) -> Iterator[None]:
+    """Tells what the system refuses to write as `StorageError`."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(directory, error) from error
 
 
 def unknown(what: str, given: str, known: Iterable[str]) -> UserError:

@@ -17,7 +17,7 @@ from sweep.measure import remarks
 from sweep.memory import available_bytes
 from sweep.mesh import grid_for
 from sweep.plan import structures_of
-from sweep.processes import all_or_none
+from sweep.processes import all_or_none, count
 from sweep.waves import fewest_waves, waves
 
 
@@ -53,6 +53,8 @@ def prepare(config: Config, split: Mapping[str, Any] | None = None) -> Prepared:
         dataset = load(config.dataset, config.data_dir)
         check_sizes(config, dataset)
         use_every_core()
+        if jax.process_count() > count():
+            raise UserError(f"JAX sees {jax.process_count()} processes here; give --distributed to each of them")
         keep_programs()
         structures = structures_of(config, dataset.image_shape, dataset.classes)
         grid = grid_for(config.mesh, list(structures.values()), jax.device_count(), jax.process_count())
@@ -83,14 +85,13 @@ def _check_split(split: Mapping[str, Any], grid: Grid) -> None:
     Raises:
       UserError: says which are needed.
     """
-    before, now = split["members"], grid.members
-    if before != now:
-        raise UserError(
-            f"the run has its members on {before} devices, and would have them on {now} here; "
-            f"go on with --mesh members={before},batch={split['batch']}, nothing was changed"
-        )
     if (before := split["processes"]) != (now := jax.process_count()):
-        raise UserError(f"the run is one of {before} processes, and here are {now}; nothing was changed")
+        raise UserError(
+            f"the run is one of {before} processes, and here are {now}; as many must go on, nothing was changed"
+        )
+    then, here = f"members={split['members']},batch={split['batch']}", f"members={grid.members},batch={grid.batch}"
+    if then != here:
+        raise UserError(f"the run is split as {then}, and would be as {here} here; go on with --mesh {then}")
 
 
 def check_sizes(config: Config, dataset: Dataset) -> None:

@@ -3,6 +3,7 @@
 import signal
 import socket
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -13,12 +14,16 @@ from jax.experimental import multihost_utils
 from jaxtyping import UInt8
 
 from sweep.devices import use_every_core
-from sweep.errors import UserError
+from sweep.errors import StorageError, UserError
 from sweep.watcher import Watcher
 
 # So long after a process was last heard of the others stop.
 HEARTBEAT_SECONDS = 30
 _MEET_SECONDS = 300
+# The first one draws its figures while the others wait.
+_LEAVE_SECONDS = 3600
+# What is in the messages of collectives and of JAX's coordination service when a process does not answer.
+_UNREACHABLE = ("Gloo", "NCCL", "barrier", "heartbeat", "UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED")
 _AFTER = "what was measured is on disk, and --resume RUN, given to all of them, goes on"
 _LOST = f"train.py: error: this process was killed, or another process of this run is gone (see above); {_AFTER}"
 
@@ -33,6 +38,12 @@ class LostError(Exception):
     def __init__(self, error: BaseException):
         reason = " ".join(str(error).split())[:120]
         super().__init__(f"another process of this run is gone ({reason}); {_AFTER}")
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether an error says that another process cannot be reached. JAX has no kind of its own for those."""
+    text = str(error)
+    return count() > 1 and any(word in text for word in _UNREACHABLE)
 
 
 class Place(NamedTuple):
@@ -69,21 +80,22 @@ def joined(place: Place | None) -> Iterator[None]:
         watcher.will_say(f"train.py: error: --distributed: the processes did not meet at {where} (see above)")
         _join(place)
         watcher.will_say(_LOST)
-        together = False
         try:
+            _check_devices()
             yield
-            together = True
         except UserError:
-            together = True
+            _leave()
             raise
-        except jax.errors.JaxRuntimeError as error:
-            raise LostError(error) from error
+        except Exception as error:
+            if is_lost(error):
+                raise LostError(error) from error
+            raise
         except KeyboardInterrupt as interrupt:
-            together = getattr(interrupt, "together", False)
+            if getattr(interrupt, "together", False):
+                _leave()
             raise
-        finally:
-            if together:
-                jax.distributed.shutdown()
+        else:
+            _leave()
     finally:
         watcher.end()
 
@@ -93,7 +105,10 @@ def _join(place: Place) -> None:
     handler = signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         jax.distributed.initialize(
-            *place, initialization_timeout=_MEET_SECONDS, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+            *place,
+            initialization_timeout=_MEET_SECONDS,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=_LEAVE_SECONDS,
         )
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -103,6 +118,25 @@ def _join(place: Place) -> None:
     finally:
         signal.signal(signal.SIGINT, handler)
     use_every_core()
+
+
+def _check_devices() -> None:
+    """What follows is for processes with as many devices each; all find out without each other."""
+    devices = Counter(device.process_index for device in jax.devices())
+    if len(set(devices.values())) > 1:
+        if not is_first():
+            raise ElsewhereError("process 0 tells of the devices")
+        each = ", ".join(str(devices[process]) for process in sorted(devices))
+        raise UserError(
+            f"--distributed needs as many devices in every process, got {each}; on CPUs JAX_NUM_CPU_DEVICES sets them"
+        )
+
+
+def _leave() -> None:
+    try:
+        jax.distributed.shutdown()
+    except RuntimeError as error:
+        raise LostError(error) from error
 
 
 def count() -> int:
@@ -143,20 +177,41 @@ def hosts() -> int:
     """On how many machines the processes run."""
     if count() == 1:
         return 1
-    name = np.asarray(zlib.crc32(socket.gethostname().encode()) & 0x7FFFFFFF, np.int32)
-    return len(np.unique(multihost_utils.process_allgather(name)))
+    return len(np.unique(multihost_utils.process_allgather(np.asarray(_digest(socket.gethostname()), np.int32))))
+
+
+def _digest(text: str) -> int:
+    """31 bits, which int32 holds with either sign."""
+    return zlib.crc32(text.encode()) & 0x7FFFFFFF
+
+
+def check_agreed(settings: str) -> None:
+    """Refuses processes that were asked for different things: they would wait for each other for ever.
+
+    Raises:
+      UserError: what they were given differs.
+    """
+    digest = _digest(settings)
+    largest, negated = most(digest, -digest)
+    with all_or_none():
+        if largest != -negated:
+            raise UserError(
+                "--distributed: the processes were given different flags; all but --process must be the same"
+            )
 
 
 @contextmanager
 def all_or_none() -> Iterator[None]:
-    """What one process cannot do, none does: `UserError` in one raises `ElsewhereError` in those that could.
+    """What one process cannot do, none does: an error in one raises `ElsewhereError` in those that could.
+
+    Errors are those that are told in a line.
 
     Where several fail, the first of them says why. Inside, processes must not wait for each other.
     """
     error = None
     try:
         yield
-    except UserError as found:
+    except (UserError, StorageError) as found:
         error = found
     # Counted from the end, so that `most` finds the first one that fails.
     place = count() - (0 if is_first() else jax.process_index())

@@ -37,9 +37,11 @@ def record_of(directory: Path, config: Config) -> dict[str, Any]:
     """The run's provenance, whose config must be the file's, which is given."""
     try:
         record = json.loads((directory / PROVENANCE).read_text())
-        own, _ = record["config"], record["split"]
+        own = record["config"]
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{directory / PROVENANCE} cannot be read: {' '.join(str(error).split())}") from error
+    if "split" not in record:
+        raise UserError(f"{directory} was written by an older version, which did not store how members were split")
     stored = config.to_dict()
     # A run that was killed as it grew has the new config, and not yet the new provenance.
     changed = [name for name in stored if stored[name] != own.get(name) and name not in _FREE]

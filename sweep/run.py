@@ -12,14 +12,14 @@ from rich.console import Console
 
 from sweep.checkpoints import Checkpoints
 from sweep.config import Config
-from sweep.errors import StorageError
+from sweep.errors import StorageError, storing
 from sweep.forecast import forecast, show
 from sweep.interrupts import Interrupts, Stop
 from sweep.lock import only_writer
 from sweep.memory import available_bytes
 from sweep.plan import members_of
 from sweep.prepare import Prepared, prepare
-from sweep.processes import all_or_none, from_first, is_first, meet
+from sweep.processes import all_or_none, check_agreed, count, from_first, is_first, is_lost, meet
 from sweep.progress import RunProgress
 from sweep.provenance import provenance
 from sweep.record import check_same, config_of, record_of
@@ -42,13 +42,13 @@ class Interrupted(KeyboardInterrupt):
         self.directory = directory
         self.signal = number
         self.together = together
-        self.is_heard = is_first()
+        self.is_heard = is_first() or not together
 
 
 def run(config: Config, console: Console | None = None) -> Path:
     """Trains and measures a sweep, writes its run directory, draws its figures, and prints its table.
 
-    Of several processes (`sweep.processes.join`) all call it; the first prints and draws.
+    Of several processes (`joined`) all call it; the first prints and draws.
 
     Returns:
       The run directory.
@@ -59,9 +59,11 @@ def run(config: Config, console: Console | None = None) -> Path:
       StorageError: the run directory cannot be written any more.
     """
     started, console = time.perf_counter(), _voice(console)
+    check_agreed(f"run {config}")
     with all_or_none():
         directory = directory_of(config)
-    directory = Path(from_first(str(directory)))  # whose name may be the time
+    if count() > 1:  # the name may be the time, and a path is a process's own
+        directory = Path(from_first(str(directory.absolute())))
     sweep = prepare(config)
     record = provenance() | {
         "status": "running",
@@ -74,7 +76,8 @@ def run(config: Config, console: Console | None = None) -> Path:
             if is_first():
                 create(directory, config, sweep.ensembles, record)
         with _only_writer(directory):
-            store = Store(directory, config, sweep.ensembles)
+            with all_or_none():
+                store = Store(directory, config, sweep.ensembles)
             _introduce(config, sweep, directory, console)
             _train(config, sweep, store, record, interrupts, console, started)
     _present(directory, config.report, console)
@@ -88,6 +91,7 @@ def plan(config: Config, console: Console | None = None) -> None:
       UserError: the sweep cannot be run as asked.
     """
     console = _voice(console)
+    check_agreed(f"plan {config}")
     with all_or_none():
         directory_of(config)
     sweep = prepare(config)
@@ -112,6 +116,7 @@ def resume(directory: Path, config: Config, console: Console | None = None) -> P
       Interrupted, StorageError: as `run`.
     """
     started, console = time.perf_counter(), _voice(console)
+    check_agreed(f"resume {directory} {config}")
     with all_or_none():
         before = config_of(directory)
         check_same(directory, before, config)
@@ -132,11 +137,12 @@ def resume(directory: Path, config: Config, console: Console | None = None) -> P
         with all_or_none():
             store = Store.of_run(directory, before, sweep.ensembles)
         if config.steps > before.steps:
-            store = store.grow(config, sweep.ensembles)
-            meet("grown")
-            if is_first():
-                # Last: the old config finds its steps in the new results, but not the other way round.
-                write_config(directory, config)
+            with all_or_none(), storing(directory):
+                store = store.grow(config, sweep.ensembles)
+            # Last: the old config finds its steps in the new results, but not the other way round.
+            with all_or_none(), storing(directory):
+                if is_first():
+                    write_config(directory, config)
         now = provenance()
         record["config"] = config.to_dict()
         record["status"] = "running"
@@ -217,6 +223,8 @@ def _train(
         raise Interrupted(directory, interrupt.number, interrupt.together) from None
     except OSError as error:
         record["status"] = "failed"
+        if is_lost(error):
+            raise
         raise StorageError(directory, error) from error
     except BaseException:
         record["status"] = "failed"

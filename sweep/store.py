@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import socket
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -83,13 +84,22 @@ class Store:
       path: the run directory.
       config: the run's.
       ensembles: its programs.
+
+    Raises:
+      UserError: there are no such results.
     """
 
     def __init__(self, path: Path, config: Config, ensembles: Sequence[Ensemble]):
         self.path, self._config, self._ensembles = path, config, ensembles
         self._file = path / results_of(jax.process_index())
         self.members = _members(config, ensembles, jax.process_index())
-        self._results = zarr.open_group(self._file, mode="r+") if self.members else {}
+        try:
+            self._results = zarr.open_group(self._file, mode="r+") if self.members else {}
+        except FileNotFoundError as error:
+            raise UserError(
+                f"process {jax.process_index()} on {socket.gethostname()} does not see {self._file}; --out must be a "
+                "folder that all processes share"
+            ) from error
 
     @classmethod
     def of_run(cls, path: Path, config: Config, ensembles: Sequence[Ensemble]) -> "Store":
@@ -103,11 +113,14 @@ class Store:
             return cls(path, config, ensembles)
         _finish_growing(file)
         try:
-            xr.open_zarr(file, consolidated=False, chunks=None).load()
-            return cls(path, config, ensembles)
+            stored = xr.open_zarr(file, consolidated=False, chunks=None).load()
         except Exception as error:  # whatever it is, of a damaged file
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{file} is damaged: {reason}; nothing was changed") from error
+        store = cls(path, config, ensembles)
+        if stored.place.values.tolist() != _places(config, store.members):
+            raise UserError(f"{file} holds other members than this process would train here; nothing was changed")
+        return store
 
     def grow(self, config: Config, ensembles: Sequence[Ensemble]) -> "Store":
         """The store with room for the steps of a config that has more of them; everything stored keeps its place."""
@@ -171,8 +184,10 @@ def _beside(file: Path, state: str) -> Path:
 def _finish_growing(file: Path) -> None:
     """Puts results with room for more steps, once they are whole, in the place of the others."""
     if (grown := _beside(file, "grown")).exists():
-        shutil.rmtree(file, ignore_errors=True)
+        if file.exists():
+            file.rename(_beside(file, "old"))
         grown.rename(file)
+    shutil.rmtree(_beside(file, "old"), ignore_errors=True)
 
 
 def _members(config: Config, ensembles: Sequence[Ensemble], process: int) -> tuple[Member, ...]:
@@ -181,10 +196,15 @@ def _members(config: Config, ensembles: Sequence[Ensemble], process: int) -> tup
     return tuple(member for member in members_of(config) if owners[member] == process)
 
 
+def _places(config: Config, members: Sequence[Member]) -> list[int]:
+    """Where members stand in the sweep's order."""
+    order = {member: place for place, member in enumerate(members_of(config))}
+    return [order[member] for member in members]
+
+
 def _template(config: Config, ensembles: Sequence[Ensemble], process: int) -> xr.Dataset:
     """The dataset a process fills in: every array in place, every number NaN."""
     members, sizes = _members(config, ensembles, process), dimensions(config, ensembles)
-    everyone = {member: place for place, member in enumerate(members_of(config))}
     blocks = {depth: outline.block_count for ensemble in ensembles for depth, outline in ensemble.outlines.items()}
     precision = jnp.zeros(()).dtype  # of everything measured: double where JAX computes in double
 
@@ -219,7 +239,7 @@ def _template(config: Config, ensembles: Sequence[Ensemble], process: int) -> xr
         field.name: ("member", _coordinate([getattr(member, field.name) for member in members]))
         for field in dataclasses.fields(Member)
     }
-    coordinates["place"] = ("member", np.asarray([everyone[member] for member in members], int))
+    coordinates["place"] = ("member", np.asarray(_places(config, members), int))
     coordinates["blocks"] = ("member", np.asarray([blocks[member.depth] for member in members], int))
     return xr.Dataset(
         variables,

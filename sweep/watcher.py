@@ -6,6 +6,7 @@ JAX aborts a process whose others are gone, from a thread of its own and with ma
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 
 class Watcher:
@@ -17,8 +18,9 @@ class Watcher:
     def will_say(self, line: str) -> None:
         """Gives it a line; an empty one is silence."""
         assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # somebody has ended it
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
 
     def end(self) -> None:
         """Ends it, silent."""

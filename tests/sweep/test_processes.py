@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import analysis
-from sweep import Config, Place, UserError, run
+from sweep import Config, Place, UserError, config_of, resume, run
 from sweep.cli import placed
 from tests.sweep.test_survival import quiet
 
@@ -43,19 +43,19 @@ def free_port():
         return one.getsockname()[1]
 
 
-def start(*arguments, devices=4, **variables):
-    """Two processes that are one run."""
+def start(*arguments, devices=(4, 4), second=(), **variables):
+    """Two processes that are one run, the second with arguments of its own."""
     common = ("--distributed", "--coordinator", f"localhost:{free_port()}", "--processes", "2")
     return [
         subprocess.Popen(
-            [sys.executable, "train.py", *common, "--process", str(process), *map(str, arguments)],
+            [sys.executable, "train.py", *common, "--process", str(process), *map(str, (*arguments, *own))],
             cwd=ROOT,
-            env=environment(devices, **variables),
+            env=environment(count, **variables),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for process in range(2)
+        for process, (count, own) in enumerate(zip(devices, ((), second), strict=True))
     ]
 
 
@@ -100,23 +100,48 @@ def test_two_processes_are_one_run_through_a_kill_and_a_signal(tmp_path):
     assert re.search(r"train.py: error: .*another process of this run is gone .*--resume RUN.*\n$", said[0])
     assert analysis.load(directory).sizes["member"] == 12
 
+    with pytest.raises(UserError, match="is one of 2 processes, and here are 1; as many must go on"):
+        resume(directory, config_of(directory), quiet())
+    damaged = newest_checkpoint(directory)
+    for chunk in directory.glob(f"checkpoints/*/{damaged}/state/ocdbt.process_1/d/*"):  # what only the second one reads
+        chunk.write_bytes(chunk.read_bytes()[:10])
+
     processes = start("--resume", directory)
-    wait_beyond(newest_checkpoint(directory), directory)
+    wait_beyond(damaged, directory)
+    assert list(directory.glob(f"checkpoints/*-damaged/{damaged}"))
     processes[1].send_signal(signal.SIGTERM)  # who tells the other
     codes, said = ended(processes)
     assert codes == [143, 143]
     assert "--resume" in said[0]
 
-    codes, said = ended(start("--resume", directory))
+    codes, said = ended(start("--resume", directory, "--steps", 1300))
     assert codes == [0, 0], said
-    assert {path.name for path in directory.glob("*.zarr")} == {"results.zarr", "results-1.zarr"}
-    one = run(Config(**SETTINGS, steps=1200, mesh="members=8", out=tmp_path, name="one"), quiet())
+    assert {path.name for path in directory.glob("*.zarr*")} == {"results.zarr", "results-1.zarr"}
+    measured = (1, 3, 10, 30, 100, 300, 1000, 1200)
+    one = run(Config(**SETTINGS, steps=1300, probe_steps=measured, mesh="members=8", out=tmp_path, name="one"), quiet())
     assert_same(directory, one, exact=True)
+    (directory / "results-1.zarr").rename(directory / "elsewhere")
+    with pytest.raises(analysis.NotARunError, match=r"has the results of \d+ of 12 members"):
+        analysis.load(directory)
+
+
+def test_one_that_is_lost_between_checkpoints(tmp_path):
+    processes = start(*FLAGS, "--steps", 10**6, "--checkpoint-minutes", 0, "--out", tmp_path, "--name", "x")
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("x/results.zarr/train_loss/c/*/*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    processes[0].kill()
+    killed = time.monotonic()
+    codes, said = ended(processes)
+    assert time.monotonic() - killed < 60
+    assert codes[1] in (4, -signal.SIGABRT), said[1]
+    assert re.search(r"train.py: error: .*another process of this run is gone .*--resume RUN.*\n$", said[1])
 
 
 def test_a_batch_shared_by_two_processes(tmp_path, double):
     arguments = (*FLAGS, "--steps", 12, "--out", tmp_path, "--name", "two", "--mesh", "members=1,batch=4")
-    codes, said = ended(start(*arguments, devices=2, JAX_ENABLE_X64="1"))
+    codes, said = ended(start(*arguments, devices=(2, 2), JAX_ENABLE_X64="1"))
     assert codes == [0, 0], said
     one = run(Config(**SETTINGS, steps=12, mesh="members=1", out=tmp_path, name="one"), quiet())
     assert_same(tmp_path / "two", one, exact=False)
@@ -124,13 +149,19 @@ def test_a_batch_shared_by_two_processes(tmp_path, double):
 
 def test_one_of_them_tells_of_a_mistake(tmp_path):
     (tmp_path / "there").mkdir()
-    codes, said = ended(start(*FLAGS, "--out", tmp_path, "--name", "there", devices=1))
+    codes, said = ended(start(*FLAGS, "--out", tmp_path, "--name", "there", devices=(1, 1)))
     assert codes == [2, 2]
     assert "".join(said).count("\n") == 1
     assert "there already exists; choose another --name" in said[0]
-    codes, said = ended(start(*FLAGS, "--out", tmp_path, "--name", "x", "--mesh", "members=1", devices=1))
+    codes, said = ended(start(*FLAGS, "--out", tmp_path, "--name", "x", "--mesh", "members=1", devices=(1, 1)))
     assert codes == [2, 2]
     assert said[0].endswith("--mesh of 2 processes takes all of their 2 devices, got 1\n")
+    codes, said = ended(start(*FLAGS, "--out", tmp_path, "--name", "x", devices=(1, 3)))
+    assert codes == [2, 2]
+    assert said[0].endswith("as many devices in every process, got 1, 3; on CPUs JAX_NUM_CPU_DEVICES sets them\n")
+    codes, said = ended(start(*FLAGS, "--out", tmp_path, "--name", "x", devices=(1, 1), second=("--steps", 3)))
+    assert codes == [2, 2]
+    assert said[0].endswith("the processes were given different flags; all but --process must be the same\n")
     assert not (tmp_path / "x").exists()
 
 

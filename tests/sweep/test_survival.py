@@ -128,7 +128,7 @@ def test_members_stay_where_they_were(reference, stopped, monkeypatch):
     before = files(directory)
     with pytest.raises(UserError) as caught:
         resume(directory, dataclasses.replace(config_of(directory), mesh="members=2"), quiet())
-    assert "has its members on 4 devices, and would have them on 2 here; go on with --mesh members=4,batch=1" in str(
+    assert "is split as members=4,batch=1, and would be as members=2,batch=1 here; go on with --mesh members=4" in str(
         caught.value
     )
     assert files(directory) == before
