@@ -4,13 +4,13 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from sweep.errors import StorageError, UserError
+from sweep.errors import UserError, storing
 
 _LOCK, _HOLDER = ".lock", ".writer.json"
 
@@ -24,19 +24,20 @@ def only_writer(directory: Path) -> Iterator[None]:
       StorageError: the folder cannot be written.
     """
     lock, holder = FileLock(directory / _LOCK), directory / _HOLDER
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise UserError(f"{directory} is being written by {_described(holder)}; nothing was changed") from None
-    except OSError as error:
-        raise StorageError(directory, error) from error
+    with storing(directory):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{directory} is being written by {_described(holder)}; nothing was changed") from None
     try:
         since = datetime.now(UTC).isoformat(timespec="seconds")
         facts = {"process": os.getpid(), "host": socket.gethostname(), "since": since}
-        holder.write_text(json.dumps(facts))
+        with storing(directory):
+            holder.write_text(json.dumps(facts))
         yield
     finally:
-        holder.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may not be written any more
+            holder.unlink(missing_ok=True)
         lock.release()
 
 

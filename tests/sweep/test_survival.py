@@ -286,6 +286,40 @@ def test_files_that_cannot_be_written_whole(tmp_path):
     assert np.isfinite(stored(tmp_path / "full").test_loss).all()
 
 
+# Of root the system asks no permission, unless it has given that up.
+OBEDIENT = """
+import ctypes, os, sys
+if os.geteuid() == 0:
+    drop, override, search = 24, 1, 2  # PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    for capability in (override, search):
+        assert ctypes.CDLL(None).prctl(drop, capability, 0, 0, 0) == 0
+os.execv(sys.executable, [sys.executable, "train.py", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="permissions are given up in another way elsewhere")
+def test_a_read_only_directory(tmp_path):
+    finished = run(small(tmp_path, "x", learning_rates=(0.02,)), quiet())
+    before = files(tmp_path)
+    folders = [tmp_path, *(path for path in tmp_path.rglob("*") if path.is_dir())]
+    modes = [path.stat().st_mode for path in folders]
+    for path in folders:
+        path.chmod(0o555)
+    try:
+        there = train(config_of(finished), "--resume", str(finished), "--steps", "20", command=("-c", OBEDIENT))
+        _, err = there.communicate(timeout=120)
+        assert there.returncode == 3, err
+        assert err == f"train.py: error: cannot write {finished}: Permission denied; what was written before is whole\n"
+        new = train(small(tmp_path, "y"), command=("-c", OBEDIENT))
+        _, err = new.communicate(timeout=120)
+        assert new.returncode == 2
+        assert err == f"train.py: error: cannot make {tmp_path / 'y'}: Permission denied\n"
+    finally:
+        for path, mode in zip(folders, modes, strict=True):
+            path.chmod(mode)
+    assert files(tmp_path) == before
+
+
 def killed_again_and_again(out, kills, seed):
     """Kills a run and those that go on with it at random instants, so often, then lets it end; returns its folder."""
     rng = random.Random(seed)
