@@ -19,9 +19,8 @@ _LEAST_SECONDS = 0.1
 _MOST_BYTES = 2**30
 
 
-# One thread: the code that XLA generates for a program it generates on all cores, so that two threads compiled the
-# quickstart no sooner than one (33 and 32 s, of two runs each), and JAX has crashed as it kept one program while it
-# compiled another.
+# One thread: XLA generates a program's code on all cores, and two threads compiled the quickstart no sooner than one (33
+# and 32 s, of two runs each).
 _POOL = ThreadPoolExecutor(1, thread_name_prefix="compile")
 
 

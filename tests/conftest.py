@@ -5,8 +5,10 @@ them between tests, and with the processes that tests start, and LLVM is told no
 The README's commands are where programs run as users run them.
 """
 
+import gc
 import os
 import tempfile
+from pathlib import Path
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the cache of the process that started them
     _CACHE = tempfile.TemporaryDirectory(prefix="fathom-tests-")
@@ -30,6 +32,21 @@ install_import_hook(["kernels", "nets", "probes", "sweep", "analysis"], "beartyp
 import jax
 import pytest
 from jax.experimental import pallas as pl
+
+
+# Linux gives a process 65,530 mappings of memory. A compiled program takes some, JAX keeps all programs, and the tests
+# of one worker compile so many that LLVM, at the end, gets no more, and crashes.
+_MANY_MAPPINGS = 20_000
+
+
+@pytest.fixture(autouse=True)
+def few_programs():
+    """Has JAX forget its programs when there are many."""
+    yield
+    mappings = Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > _MANY_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
