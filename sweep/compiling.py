@@ -19,8 +19,8 @@ _LEAST_SECONDS = 0.1
 _MOST_BYTES = 2**30
 
 
-# One thread: XLA generates a program's code on all cores, and two threads compiled the quickstart no sooner than one (33
-# and 32 s, of two runs each).
+# One thread: XLA generates a program's code on all cores, and two threads compiled the quickstart no sooner than one
+# (33 and 32 s, of two runs each).
 _POOL = ThreadPoolExecutor(1, thread_name_prefix="compile")
 
 

@@ -33,7 +33,6 @@ import jax
 import pytest
 from jax.experimental import pallas as pl
 
-
 # Linux gives a process 65,530 mappings of memory. A compiled program takes some, JAX keeps all programs, and the tests
 # of one worker compile so many that LLVM, at the end, gets no more, and crashes.
 _MANY_MAPPINGS = 20_000
