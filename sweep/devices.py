@@ -110,13 +110,9 @@ class Grid:
         own = [np.asarray(here[row[0]]) for row in self.mesh.devices if row[0] in here]
         return np.concatenate(own) if own else np.zeros((0, *array.shape[1:]), array.dtype)
 
-    def each(self, entries: int) -> int:
-        """How many entries of a batch, or of anything that is split like one, a device of a row has."""
-        return -(-entries // self.batch)
-
     def places(self, entries: int) -> Int[Array, " own"]:
         """Inside of `over_shards`: which of so many entries are this device's; places past the end are padding."""
-        own = self.each(entries)
+        own = -(-entries // self.batch)
         first = lax.axis_index(BATCH) * own if self.batch > 1 else 0
         return first + jnp.arange(own)
 

@@ -90,7 +90,7 @@ class Store:
     """
 
     def __init__(self, path: Path, config: Config, ensembles: Sequence[Ensemble]):
-        self.path, self._config, self._ensembles = path, config, ensembles
+        self.path, self._config = path, config
         self._file = path / results_of(jax.process_index())
         self.members = _members(config, ensembles, jax.process_index())
         try:

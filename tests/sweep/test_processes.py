@@ -65,6 +65,17 @@ def ended(processes):
     return [process.returncode for process in processes], said
 
 
+def lose(processes, victim):
+    """Kills one of them: the other ends within a minute, and says why."""
+    processes[victim].kill()
+    killed = time.monotonic()
+    codes, said = ended(processes)
+    assert time.monotonic() - killed < 60
+    assert codes[1 - victim] in (4, -signal.SIGABRT), said
+    line = r"train.py: error: .*another process of this run is gone .*--resume RUN.*\n$"
+    assert re.search(line, said[1 - victim])
+
+
 def newest_checkpoint(directory):
     names = (path.name for path in directory.glob("checkpoints/*/*"))
     return max((int(name) for name in names if name.isdigit()), default=0)
@@ -92,12 +103,7 @@ def test_two_processes_are_one_run_through_a_kill_and_a_signal(tmp_path):
     directory = tmp_path / "two"
     processes = start(*FLAGS, "--steps", 1200, "--checkpoint-minutes", 1e-9, "--out", tmp_path, "--name", "two")
     wait_beyond(0, directory)
-    processes[1].kill()
-    killed = time.monotonic()
-    codes, said = ended(processes)
-    assert time.monotonic() - killed < 60
-    assert codes[0] in (4, -signal.SIGABRT), said[0]
-    assert re.search(r"train.py: error: .*another process of this run is gone .*--resume RUN.*\n$", said[0])
+    lose(processes, 1)
     assert analysis.load(directory).sizes["member"] == 12
 
     with pytest.raises(UserError, match="is one of 2 processes, and here are 1; as many must go on"):
@@ -131,12 +137,7 @@ def test_one_that_is_lost_between_checkpoints(tmp_path):
     while not list(tmp_path.glob("x/results.zarr/train_loss/c/*/*")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    processes[0].kill()
-    killed = time.monotonic()
-    codes, said = ended(processes)
-    assert time.monotonic() - killed < 60
-    assert codes[1] in (4, -signal.SIGABRT), said[1]
-    assert re.search(r"train.py: error: .*another process of this run is gone .*--resume RUN.*\n$", said[1])
+    lose(processes, 0)
 
 
 def test_a_batch_shared_by_two_processes(tmp_path, double):
