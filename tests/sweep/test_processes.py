@@ -83,7 +83,7 @@ def newest_checkpoint(directory):
 
 def wait_beyond(step, directory):
     """Returns when a checkpoint of a later step is there."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while newest_checkpoint(directory) <= step:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -133,7 +133,7 @@ def test_two_processes_are_one_run_through_a_kill_and_a_signal(tmp_path):
 
 def test_one_that_is_lost_between_checkpoints(tmp_path):
     processes = start(*FLAGS, "--steps", 10**6, "--checkpoint-minutes", 0, "--out", tmp_path, "--name", "x")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while not list(tmp_path.glob("x/results.zarr/train_loss/c/*/*")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
