@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis import style
 from analysis.command import main
@@ -224,7 +222,7 @@ def by_layer(results: xr.Dataset, curve: Curve, step: int = 0) -> Drawing | None
     for panel in axes[-1]:
         panel.set_xlabel("layer (0 is the first hidden state)")
     figure.supylabel(curve.label)
-    _depth_legend(figure, axes[0, 0], depths, colours, compared=bool(sourced))
+    style.depth_legend(figure, axes[0, 0], depths, compared=bool(sourced))
     when = int(results.probe_step[step])
     figure.suptitle(f"{curve.title}, step {when}")
     return Drawing(figure, listed(f"{curve.title}, at step {when}", findings))
@@ -236,15 +234,6 @@ def _of_line(line: np.ndarray, net: str, norm: str, depth: int) -> str:
     if not known.size:
         return f"{name} is not finite"
     return f"{name} goes from {line[known[0]]:.3g} at layer {known[0]} to {line[known[-1]]:.3g} at layer {known[-1]}"
-
-
-def _depth_legend(figure: Figure, panel: Axes, depths: list, colours: dict, *, compared: bool) -> None:
-    lines = [panel.plot([], [], color=colours[depth])[0] for depth in depths]
-    labels = [f"depth {depth}" for depth in depths]
-    if compared:
-        lines.append(panel.plot([], [], color=style.THEORY, linestyle="--", linewidth=1)[0])
-        labels.append("theory")
-    figure.legend(lines, labels, loc="outside lower center", ncols=4, frameon=False)
 
 
 @style.styled

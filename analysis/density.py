@@ -51,12 +51,7 @@ def draw(results: xr.Dataset, step: int = 0) -> Drawing | None:
     for panel in axes[-1]:
         panel.set_xlabel("log10 of the squared singular value λ")
     figure.supylabel("density")
-    lines = [axes[0, 0].plot([], [], color=colours[depth])[0] for depth in depths]
-    labels = [f"depth {depth}" for depth in depths]
-    if compared:
-        lines.append(axes[0, 0].plot([], [], color=style.THEORY, linestyle="--", linewidth=1)[0])
-        labels.append("theory")
-    figure.legend(lines, labels, loc="outside lower center", ncols=4, frameon=False)
+    style.depth_legend(figure, axes[0, 0], depths, compared=compared)
     figure.suptitle(f"Spectral density of the Jacobian, step {int(results.probe_step[step])}")
     return Drawing(figure, listed(f"variance of log λ at depth {depths[-1]}, zeros left out", parts))
 

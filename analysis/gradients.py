@@ -40,12 +40,7 @@ def draw(results: xr.Dataset, step: int = 0) -> Drawing:
     for panel in axes[-1]:
         panel.set_xlabel("layer (0 is the first hidden state)")
     figure.supylabel("squared gradient, relative to the last layer")
-    lines = [axes[0, 0].plot([], [], color=colours[depth])[0] for depth in depths]
-    labels = [f"depth {depth}" for depth in depths]
-    if compared:
-        lines.append(axes[0, 0].plot([], [], color=style.THEORY, linestyle="--", linewidth=1)[0])
-        labels.append("theory")
-    figure.legend(lines, labels, loc="outside lower center", ncols=4, frameon=False)
+    style.depth_legend(figure, axes[0, 0], depths, compared=compared)
     when = f"step {int(results.probe_step[step])}"
     figure.suptitle(f"Gradient of the loss by each layer's output, {when}")
     return Drawing(figure, _finding(results, step))

@@ -65,6 +65,17 @@ def depth_colours(depths: Sequence[int]) -> dict[int, Any]:
     return dict(zip(depths, mpl.colormaps["viridis_r"](np.linspace(0.25, 1, len(depths))), strict=True))
 
 
+def depth_legend(figure: Figure, panel: Axes, depths: Sequence[int], *, compared: bool) -> None:
+    """Names the lines of the depths below all panels, one of which is given, and theory's if there is one."""
+    colours = depth_colours(depths)
+    lines = [panel.plot([], [], color=colours[depth])[0] for depth in depths]
+    labels = [f"depth {depth}" for depth in depths]
+    if compared:
+        lines.append(panel.plot([], [], color=THEORY, linestyle="--", linewidth=1)[0])
+        labels.append("theory")
+    figure.legend(lines, labels, loc="outside lower center", ncols=4, frameon=False)
+
+
 def panels(
     rows: int, columns: int, *, width: float = 6.4, height: float = 2.5, **sharing: Any
 ) -> tuple[Figure, np.ndarray]:

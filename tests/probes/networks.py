@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
+DEPTH = 4
 LABELS = jnp.arange(9) % 3
 
 

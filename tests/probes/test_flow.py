@@ -4,27 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 from flax import nnx
 
-from nets import CNN, MLP
+from nets import CNN
 from probes import forward_signals, gradient_flow
-
-DEPTH = 4
-
-
-@pytest.fixture(params=[("none", "post"), ("batch", "post"), ("batch", "pre")], ids="-".join)
-def network(request, double):
-    norm, order = request.param
-    return MLP(5, 3, DEPTH, 6, net="residual", norm=norm, order=order, bias_std=0.3, rngs=nnx.Rngs(0))
-
-
-@pytest.fixture
-def x(double):
-    return jax.random.normal(jax.random.key(1), (9, 5), float)
-
-
-LABELS = jnp.arange(9) % 3
+from tests.probes.networks import DEPTH, LABELS
 
 
 def layer(network, kernels, i):

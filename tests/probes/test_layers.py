@@ -5,26 +5,12 @@ from itertools import combinations
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from flax import nnx
 
 from nets import CNN, MLP, Hyperparameter
 from probes import branch_share, covariate_shift, gradient_correlation, partial_jacobian_norms, representation
 from probes.representation import pairwise_cosine
-from tests.probes.networks import LABELS, hidden_states, layers_of, states_of
-
-DEPTH = 4
-
-
-@pytest.fixture(params=[("none", "post"), ("batch", "post"), ("batch", "pre")], ids="-".join)
-def network(request, double):
-    norm, order = request.param
-    return MLP(5, 3, DEPTH, 6, net="residual", norm=norm, order=order, bias_std=0.3, rngs=nnx.Rngs(0))
-
-
-@pytest.fixture
-def x(double):
-    return jax.random.normal(jax.random.key(1), (9, 5), float)
+from tests.probes.networks import DEPTH, LABELS, hidden_states, layers_of, states_of
 
 
 def test_partial_jacobian_norms(network, x):
