@@ -1,7 +1,6 @@
 """Training an ensemble: one compiled program that takes many steps, data and state staying on the device."""
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple, cast
 
 import jax
@@ -18,6 +17,7 @@ from sweep.devices import ONE_DEVICE, Grid
 from sweep.ensemble import Ensemble, Parts
 from sweep.members import Traits, augmentation_key, data_key
 from sweep.optimizers import OPTIMIZERS, schedule
+from sweep.programs import program
 from sweep.serial import Modules
 
 # Steps whose losses one call can return; a call may take fewer, at no new compilation.
@@ -87,7 +87,7 @@ class Engine:
     """The training of one ensemble under one config. Its methods are pure and of one shard.
 
     But for three, which are compiled programs of all shards, on all devices: `init`, `train` and `evaluate` take and
-    return arrays with a leading axis of shards.
+    return arrays with a leading axis of shards. They are forgotten with the engine.
     """
 
     config: Config
@@ -112,7 +112,7 @@ class Engine:
             jnp.zeros(self.ensemble.size, jnp.int32),
         )
 
-    @partial(jax.jit, static_argnums=(0, 2))
+    @program(static_argnums=1)
     def init(self, traits: Traits, train_samples: int) -> TrainState:
         """Every shard's `initial` state."""
         return self.ensemble.grid.over_shards(lambda traits, _: self.initial(traits, train_samples))(traits, ())
@@ -207,7 +207,7 @@ class Engine:
         )
         return state, jnp.where(alive, losses, jnp.nan), kept
 
-    @partial(jax.jit, static_argnums=0, donate_argnums=1)
+    @program(donate_argnums=0)
     def train(
         self, state: TrainState, data: Data, steps: Int[Array, ""]
     ) -> tuple[TrainState, Float[Array, "shard call member"]]:
@@ -226,7 +226,7 @@ class Engine:
 
         return self.ensemble.grid.over_shards(take)(state, (data, steps))
 
-    @partial(jax.jit, static_argnums=0)
+    @program()
     def evaluate(
         self, params: Parts, rest: Parts, data: Data
     ) -> tuple[Float[Array, "shard member"], Float[Array, "shard member"]]:

@@ -123,7 +123,7 @@ class Ensemble:
     def hidden_sizes(self) -> tuple[int, int]:
         """Entries of the first and of the last hidden state of one sample."""
         graphdef, state = nnx.split(self.deepest)
-        image = jax.ShapeDtypeStruct((1, *self.structure.image_shape), float)
+        image = jax.ShapeDtypeStruct((1, *self.structure.image_shape), jnp.result_type(float))
         outputs = jax.eval_shape(lambda state, x: nnx.merge(graphdef, state).trace(x).outputs, state, image)
         first, last = (outputs[self.deepest.section_names[i]] for i in (0, -2))
         return math.prod(first.shape[2:]), math.prod(last.shape[2:])

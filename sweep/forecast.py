@@ -43,8 +43,8 @@ def forecast(config: Config, ensemble: Ensemble, data: Data) -> Forecast:
     """Compiles an ensemble's training and takes a few steps of it; nothing is kept."""
     engine = Engine(config, ensemble)
     samples, grid = len(data.train_labels), ensemble.grid
-    outline = grid.sharded(engine.init.eval_shape(engine, ensemble.traits, samples))
-    program = engine.train.lower(engine, outline, data, np.int32(0)).compile()
+    outline = grid.sharded(engine.init.eval_shape(ensemble.traits, samples))
+    program = engine.train.lower(outline, data, np.int32(0)).compile()
     one = program_bytes(program)
     state = engine.init(ensemble.traits, samples)
     seconds = 0.0

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array, lax
+from jax.stages import Wrapped
 from jaxtyping import Float, Int
 
 from analysis.activations import ACTIVATIONS as THEORY_ACTIVATIONS
@@ -84,21 +85,13 @@ def probe_rows(config: Config, samples: int) -> Int[Array, " probe"]:
     return jax.random.permutation(jax.random.key(0), samples)[: config.probe_batch_size]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-# Accelerators multiply float32 matrices in fewer bits by default, which would be noise in a spectrum.
-@jax.default_matmul_precision("highest")
-def measure(
-    probes: tuple[Probe, ...],
-    spectrum_samples: int,
-    ensemble: Ensemble,
-    traits: Traits,
-    params: Parts,
-    rest: Parts,
-    data: Data,
-    rows: Int[Array, " probe"],
-) -> Mapping[str, Float[Array, "shard member ..."]]:
-    """What the probes find in every member of every shard; entries past a member's own depth are NaN."""
+def measurement(
+    probes: tuple[Probe, ...], spectrum_samples: int, ensemble: Ensemble
+) -> Wrapped:
+    """The compiled program `measure(traits, params, rest, data, rows)`, forgotten when nobody holds it any more.
 
+    It returns what the probes find in every member of every shard; entries past a member's own depth are NaN.
+    """
     layers = ensemble.deepest.block_count + 1
 
     def of_shard(arrays: tuple[Traits, Parts, Parts], shared: tuple[Data, Array]) -> dict[str, Array]:
@@ -125,7 +118,15 @@ def measure(
             results.append(found)
         return jax.tree.map(lambda *groups: jnp.concatenate(groups), *results)
 
-    return ensemble.grid.over_shards(of_shard)((traits, params, rest), (data, rows))
+    @jax.jit
+    # Accelerators multiply float32 matrices in fewer bits by default, which would be noise in a spectrum.
+    @jax.default_matmul_precision("highest")
+    def measure(
+        traits: Traits, params: Parts, rest: Parts, data: Data, rows: Int[Array, " probe"]
+    ) -> Mapping[str, Float[Array, "shard member ..."]]:
+        return ensemble.grid.over_shards(of_shard)((traits, params, rest), (data, rows))
+
+    return measure
 
 
 def _padded(values: Array, variable: Variable, layers: int) -> Array:

@@ -18,7 +18,7 @@ from sweep.config import Config
 from sweep.engine import CAUSES, STEPS_PER_CALL, Data, Engine, TrainState
 from sweep.ensemble import Ensemble
 from sweep.interrupts import Interrupts, Stop
-from sweep.measure import chosen, measure, probe_rows
+from sweep.measure import chosen, measurement, probe_rows
 from sweep.processes import most
 from sweep.progress import RunProgress
 from sweep.store import Store
@@ -123,14 +123,14 @@ class Training:
     def _compiled(self) -> _Programs:
         ensemble, data = self.ensemble, self.data
         engine = Engine(self.config, ensemble)
-        probes, samples = chosen(self.config, ensemble), self.config.spectrum_batch_size
         with Compiler() as compiler:
-            initialization = engine.init.lower(engine, ensemble.traits, len(data.train_labels))
+            initialization = engine.init.lower(ensemble.traits, len(data.train_labels))
             outline = ensemble.grid.sharded(initialization.out_info)
             programs = [compiler.quickly(initialization)]
-            programs.append(compiler.quickly(measure.lower(probes, samples, ensemble, *outline[:3], data, self._rows)))
-            programs.append(compiler.compile(engine.train.lower(engine, outline, data, np.int32(0))))
-            programs.append(compiler.compile(engine.evaluate.lower(engine, *outline[1:3], data)))
+            measure = measurement(chosen(self.config, ensemble), self.config.spectrum_batch_size, ensemble)
+            programs.append(compiler.quickly(measure.lower(*outline[:3], data, self._rows)))
+            programs.append(compiler.compile(engine.train.lower(outline, data, np.int32(0))))
+            programs.append(compiler.compile(engine.evaluate.lower(*outline[1:3], data)))
             init, probe, take_steps, evaluate = (program.result() for program in programs)
         return _Programs(init, probe, take_steps, evaluate, outline)
 

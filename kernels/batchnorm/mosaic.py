@@ -17,6 +17,7 @@ from jax.typing import DTypeLike
 from kernels.batchnorm.chips import Chip
 from kernels.batchnorm.columns import Body, Columns, Result
 from kernels.linear import varying_alike
+from kernels.versions import load
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class InRegisters(Columns):
         if self.emulated:
             return ref[index]
         layout = self.layout.reduce(0) if is_vector else self.layout
-        return mosaic_gpu.load(ref, index, layout=layout, optimized=False)
+        return load(ref, index, layout)
 
     def _laid_out(self, tile: Array) -> Array:
         return tile if self.emulated else mosaic_gpu.layout_cast(tile, self.layout)
@@ -101,13 +102,13 @@ def run(
 _OPERATIONS = frozenset([
     "abs", "add", "and", "atan2", "broadcast_in_dim", "clamp", "convert_element_type", "cos", "div", "eq",
     "erf", "exp", "exp2", "ge", "gt", "integer_pow", "le", "log", "logistic", "lt", "max", "min", "mul", "ne",
-    "neg", "not", "or", "rem", "rsqrt", "select_n", "sign", "sin", "square", "sub", "tanh", "xor",
+    "neg", "not", "one_minus_square", "or", "rem", "rsqrt", "select_n", "sign", "sin", "square", "sub", "tanh", "xor",
 ])
 # fmt: on
 # Where a call keeps the function that it calls.
 _CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
-# How autodiff adds cotangents.
-_SAME: dict[str, Any] = {"add_any": lax.add_p}
+# How autodiff adds cotangents, and what a mesh with explicit axes adds to constants: a kernel is on one device.
+_SUBSTITUTES: dict[str, Callable[..., Any]] = {"add_any": lax.add, "reshard": lambda array, **_: array}
 
 
 def takes(chip: Chip, function: Callable[[Array], Array], dtype: DTypeLike) -> bool:
@@ -124,8 +125,8 @@ def _operations(jaxpr: Jaxpr) -> Iterator[str]:
         name = equation.primitive.name
         if name in _CALLS:
             yield from _operations(equation.params[_CALLS[name]].jaxpr)
-        else:
-            yield _SAME.get(name, equation.primitive).name
+        elif name not in _SUBSTITUTES:
+            yield name
 
 
 def _in_known_operations(function: Callable[..., Any], *args: Array) -> list[Array]:
@@ -147,7 +148,7 @@ def _evaluate(function: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
         if name in _CALLS:
             found = _evaluate(equation.params[_CALLS[name]], list(given))
         else:
-            found = (_SAME.get(name) or equation.primitive).bind(*given, **equation.params)
+            found = _SUBSTITUTES.get(name, equation.primitive.bind)(*given, **equation.params)
         made = found if name in _CALLS or equation.primitive.multiple_results else [found]
         known.update(zip(equation.outvars, made, strict=True))
     return [value(atom) for atom in jaxpr.outvars]

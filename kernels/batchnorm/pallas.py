@@ -37,6 +37,11 @@ def tiles_of(activation: Activation | None, residual: Array | None) -> int:
     return 3 if residual is None else 4 if activation is None else 5
 
 
+def smallest(*arrays: Array | None) -> int:
+    """Bytes of a number of the array that has the smallest."""
+    return min(array.dtype.itemsize for array in arrays if array is not None)
+
+
 def batch_norm(
     settings: Settings,
     chip: Chip,
@@ -48,7 +53,8 @@ def batch_norm(
 ) -> tuple[Array, Statistics]:
     """The output of rows `x [rows, features]` and their statistics, by the path that fits."""
     rows, features = x.shape
-    width = tile_width(rows, features, precision(x).itemsize, tiles_of(settings.activation, residual), chip)
+    tiles = tiles_of(settings.activation, residual)
+    width = tile_width(rows, features, precision(x).itemsize, smallest(x, residual), tiles, chip)
     if mask is None and settings.axis_name is None and width is not None:
         return persistent(settings, chip, width, x, scale, bias, residual)
     return fused.batch_norm(settings, x, scale, bias, residual, mask)
@@ -81,7 +87,7 @@ def _statistics(chip: Chip, operands: Arrays, _: Arrays) -> Arrays:
 
     # Booleans have no tiles on every backend.
     counted = None if mask is None else jnp.broadcast_to(mask, x.shape).astype(dtype)
-    tile = block(x.shape, dtype.itemsize, 2, chip)
+    tile = block(x.shape, dtype.itemsize, smallest(x), 2, chip)
     parts = launch(kernel, [x, counted], [], tile, [None] * 4, chip)
     return tuple(combined([Statistics(*parts)]))
 
@@ -102,7 +108,7 @@ def _sums(chip: Chip, function: Elementwise, rows: Arrays, features: Arrays) -> 
 
     spread = [None if a is None else jnp.broadcast_to(a, like.shape) for a in rows]
     spread = [a.astype(precision(like)) if a is not None and a.dtype == bool else a for a in spread]
-    tile = block(like.shape, precision(like).itemsize, len(given), chip)
+    tile = block(like.shape, precision(like).itemsize, smallest(*spread), len(given), chip)
     parts = launch(kernel, spread, list(features), tile, [None] * 2, chip)
     return tuple(part.sum(0) for part in parts)
 

@@ -30,10 +30,10 @@ class _Ensemble(Trainer):
         engine = Engine(workload.config, together)
         started = time.perf_counter()
         with Compiler() as compiler:
-            lowered = engine.init.lower(engine, together.traits, len(workload.dataset.train_labels))
+            lowered = engine.init.lower(together.traits, len(workload.dataset.train_labels))
             init = compiler.quickly(lowered)
             outline = together.grid.sharded(lowered.out_info)
-            train = compiler.compile(engine.train.lower(engine, outline, self._data, jnp.int32(0)))
+            train = compiler.compile(engine.train.lower(outline, self._data, jnp.int32(0)))
             self._train, self._state = train.result(), init.result()(together.traits)
         self.compile_seconds = time.perf_counter() - started
 

@@ -43,8 +43,8 @@ def products(workload: Workload) -> int:
             logits = nnx.merge(graphdef, params, rest)(x)
             return optax.softmax_cross_entropy_with_integer_labels(logits, labels).sum()
 
-        x = jax.ShapeDtypeStruct((config.batch_size, *workload.structure.image_shape), float)
-        labels = jax.ShapeDtypeStruct((config.batch_size,), int)
+        x = jax.ShapeDtypeStruct((config.batch_size, *workload.structure.image_shape), jnp.result_type(float))
+        labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.result_type(int))
         return _count(jax.make_jaxpr(jax.grad(loss))(nnx.as_pure(params), nnx.as_pure(rest), x, labels).jaxpr)
 
     counts = {depth: of(depth) for depth in config.depths}

@@ -14,7 +14,7 @@ import pytest
 from sweep.devices import ONE_DEVICE, Grid
 from sweep.engine import Engine, put
 from sweep.ensemble import Ensemble
-from sweep.measure import chosen, measure
+from sweep.measure import chosen, measurement
 from sweep.plan import structures_of
 from tests.sweep.test_member import CONFIG, assert_same, dataset
 
@@ -36,11 +36,11 @@ def trained(grid, config):
     ensemble, data = Ensemble.of(structure, members, grid), put(dataset(), grid)
     engine = Engine(config, ensemble)
     state = engine.init(ensemble.traits, len(data.train_labels))
-    compiled = engine.train.lower(engine, state, data, jnp.int32(12)).compile()
+    compiled = engine.train.lower(state, data, jnp.int32(12)).compile()
     state, losses = compiled(state, data, jnp.int32(12))
     loss, accuracy = engine.evaluate(state.params, state.rest, data)
     arrays = state.traits, state.params, state.rest
-    found = measure(chosen(config, ensemble), 2, ensemble, *arrays, data, jnp.arange(8))
+    found = measurement(chosen(config, ensemble), 2, ensemble)(*arrays, data, jnp.arange(8))
     numbers = {"losses": jnp.swapaxes(losses, 1, 2), "loss": loss, "accuracy": accuracy} | dict(found)
     params = {}
     for shard in range(grid.members):

@@ -161,8 +161,8 @@ def test_the_program_does_not_grow_with_depth():
 
     def operations(*depths):
         engine = engine_of(dataclasses.replace(CONFIG, depths=depths))
-        state = engine.init.eval_shape(engine, engine.ensemble.traits, 50)
-        return engine.train.lower(engine, state, data, jnp.int32(0)).as_text().count(" = ")
+        state = engine.init.eval_shape(engine.ensemble.traits, 50)
+        return engine.train.lower(state, data, jnp.int32(0)).as_text().count(" = ")
 
     shallow = operations(2, 16)
     assert operations(2, 1024) == shallow
@@ -199,7 +199,7 @@ def test_bfloat16_steps_round_products_and_nothing_that_lasts():
     for config in (rounded, dataclasses.replace(rounded, precision="full")):
         engine, data = engine_of(config), put(dataset())
         state = engine.init(engine.ensemble.traits, 50)
-        program = str(jax.make_jaxpr(engine.train.__wrapped__, static_argnums=0)(engine, state, data, jnp.int32(12)))
+        program = str(jax.make_jaxpr(engine.train)(state, data, jnp.int32(12)))
         products = [line for line in program.splitlines() if "dot_general[" in line]
         expected = "bf16[" if config is rounded else "f32["
         assert products

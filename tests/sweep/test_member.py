@@ -183,7 +183,7 @@ def test_large_members_one_after_the_other(double, monkeypatch, arch, depths):
         ensemble = Ensemble.of(structure, members)
         engine = Engine(config, ensemble)
         state = engine.init(ensemble.traits, 50)
-        program = engine.train.lower(engine, state, data, jnp.int32(1)).compile()
+        program = engine.train.lower(state, data, jnp.int32(1)).compile()
         state, losses = program(state, data, jnp.int32(STEPS))
         evaluated = engine.evaluate(state.params, state.rest, data)
         state, losses, evaluated = only_shard((state, losses, evaluated))

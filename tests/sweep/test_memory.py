@@ -43,7 +43,7 @@ def test_the_estimate_is_what_the_program_takes(changes):
     ensemble = Ensemble.of(structure, members)
     engine = Engine(config, ensemble)
     state = jax.eval_shape(lambda: engine.init(ensemble.traits, 1437))
-    compiled = program_bytes(engine.train.lower(engine, state, data, jnp.int32(1)).compile())
+    compiled = program_bytes(engine.train.lower(state, data, jnp.int32(1)).compile())
     assert compiled is not None
     estimate = step_bytes(engine, data)
     # A program's temporaries come on top: a layer's states and products, and copies of what the loop carries.

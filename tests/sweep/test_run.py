@@ -18,7 +18,7 @@ from sweep import Config, Interrupted, UserError, run
 from sweep.data import load
 from sweep.engine import Engine, put
 from sweep.ensemble import Ensemble
-from sweep.measure import chosen, dimensions, measure, probe_rows, remarks
+from sweep.measure import chosen, dimensions, measurement, probe_rows, remarks
 from sweep.plan import structures_of
 from sweep.store import Store
 
@@ -149,7 +149,7 @@ def test_every_probe_stores_what_it_says(name):
         engine = Engine(config, ensemble)
         state = engine.init(ensemble.traits, 1437)
         probes = chosen(config, ensemble)
-        measured = measure(probes, 3, ensemble, state.traits, state.params, state.rest, data, rows)
+        measured = measurement(probes, 3, ensemble)(state.traits, state.params, state.rest, data, rows)
         variables = {name: variable for probe in probes for name, variable in probe.variables.items()}
         assert measured.keys() == variables.keys()
         for variable, values in measured.items():
