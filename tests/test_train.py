@@ -44,7 +44,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_told_to_stop(tmp_path, number, code):
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTIBLE, *SMALL, "--steps", "1000000", "--out", str(tmp_path), "--name", "x"],

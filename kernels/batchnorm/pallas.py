@@ -28,6 +28,7 @@ from kernels.batchnorm.fused import (
     widened,
 )
 from kernels.batchnorm.launch import Columns, launch
+from kernels.batchnorm.rows import total
 from kernels.batchnorm.statistics import Statistics, combined
 from kernels.linear import Arrays, Direction, linear_map, opaque
 
@@ -110,7 +111,7 @@ def _sums(chip: Chip, function: Elementwise, rows: Arrays, features: Arrays) -> 
     spread = [a.astype(precision(like)) if a is not None and a.dtype == bool else a for a in spread]
     tile = block(like.shape, precision(like).itemsize, smallest(*spread), len(given), chip)
     parts = launch(kernel, spread, list(features), tile, [None] * 2, chip)
-    return tuple(part.sum(0) for part in parts)
+    return tuple(total(part) for part in parts)
 
 
 @lru_cache

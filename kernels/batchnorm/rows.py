@@ -16,6 +16,8 @@ from jax import Array, lax
 # Rows in a block of `blocks`, and rows that `sums` sums together.
 BLOCK = 256
 _TOGETHER = 8
+# Rows that are summed one after the other at most.
+_SEQUENCE = 4096
 
 
 def blocks(array: Array | None) -> Iterable[Any]:
@@ -35,8 +37,22 @@ def sums(arrays: Sequence[Array]) -> list[Array]:
     tail = [a[..., whole:, :] for a in arrays]
     if not whole:
         return _together(tail)
-    totals = [a.sum(-2) for a in _together(head)]
+    totals = [total(a) for a in _together(head)]
     return totals if whole == rows else [a + b for a, b in zip(totals, _together(tail), strict=True)]
+
+
+def total(array: Array) -> Array:
+    """Sums over the last axis but one; of many rows block by block.
+
+    The rounding of a sum grows with the number of terms that are added one after the other, which for XLA's own sums
+    depends on the width of the processor's vectors. In blocks it grows with their length.
+    """
+    *leading, rows, features = array.shape
+    if rows <= _SEQUENCE:
+        return array.sum(-2)
+    whole = rows // BLOCK * BLOCK
+    in_blocks = array[..., :whole, :].reshape(*leading, -1, BLOCK, features).sum(-2)
+    return total(in_blocks) + array[..., whole:, :].sum(-2)
 
 
 def _together(arrays: Sequence[Array]) -> list[Array]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jaxtyping import Bool, Float
 
-from kernels.batchnorm.rows import BLOCK, blocks, sums
+from kernels.batchnorm.rows import BLOCK, blocks, sums, total
 
 
 class Statistics(NamedTuple):
@@ -46,7 +46,7 @@ def _of_rows(
         shift = jnp.where(count > 0, jnp.take_along_axis(x, first, -2)[..., 0, :], 0)
         centred = jnp.where(mask, x - shift[..., None, :], 0)
     safe = jnp.maximum(count, 1)
-    first, second = (total / safe for total in sums([centred, jnp.square(centred)]))
+    first, second = (added / safe for added in sums([centred, jnp.square(centred)]))
     return Statistics(shift, first, jnp.maximum(second - first * first, 0), count)
 
 
@@ -55,33 +55,33 @@ def combined(parts: list[Statistics]) -> Statistics:
     shift, offset, var, count = (
         jnp.concatenate([jnp.broadcast_to(part[i], part.shift.shape) for part in parts]) for i in range(4)
     )
-    total = count.sum(0)
-    safe = jnp.maximum(total, 1)
+    everyone = total(count)
+    safe = jnp.maximum(everyone, 1)
     origin = jnp.take_along_axis(shift, (count > 0).argmax(0)[None], 0)[0]
     offset = (shift - origin) + offset
-    mean = (count * offset).sum(0) / safe
-    return Statistics(origin, mean, (count * (var + jnp.square(offset - mean))).sum(0) / safe, total)
+    mean = total(count * offset) / safe
+    return Statistics(origin, mean, total(count * (var + jnp.square(offset - mean))) / safe, everyone)
 
 
 def local(x: Float[Array, "rows features"], mask: Bool[Array, "rows #features"] | None) -> Statistics:
     """Statistics of the rows of one device. `x` has the precision to compute in."""
     if len(x) < 2 * BLOCK:
         return _of_rows(x, mask)
-    total = combined([_of_rows(*part) for part in zip(blocks(x), blocks(mask), strict=False)])
-    return total if mask is not None else total._replace(counts=jnp.asarray(len(x), x.dtype))
+    found = combined([_of_rows(*part) for part in zip(blocks(x), blocks(mask), strict=False)])
+    return found if mask is not None else found._replace(counts=jnp.asarray(len(x), x.dtype))
 
 
 def across(statistics: Statistics, axis_name: str | tuple[str, ...], groups: list[list[int]] | None) -> Statistics:
     """The statistics of all devices' rows, whatever the share of each; exact by Chan's rule."""
 
-    def total(value: Array) -> Array:
+    def summed(value: Array) -> Array:
         return lax.psum(value, axis_name, axis_index_groups=groups)
 
     shift, offset, var, count = statistics
     count = jnp.broadcast_to(jnp.asarray(count, shift.dtype), shift.shape)
-    everyone = total(count)
+    everyone = summed(count)
     safe = jnp.maximum(everyone, 1)
-    origin = total(count * (shift + offset)) / safe
+    origin = summed(count * (shift + offset)) / safe
     offset = (shift - origin) + offset
-    first, second = total(jnp.stack([count * offset, count * (var + offset * offset)])) / safe
+    first, second = summed(jnp.stack([count * offset, count * (var + offset * offset)])) / safe
     return Statistics(origin, first, jnp.maximum(second - first * first, 0), everyone)

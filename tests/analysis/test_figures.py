@@ -111,6 +111,7 @@ def swept(tmp_path_factory):
     return run(config, Console(file=io.StringIO()))
 
 
+@pytest.mark.slow
 def test_a_grid_is_a_heat_map_and_a_few_settings(swept):
     files = analysis.write_report(swept)
     stems = [file.stem for file in files]

@@ -87,6 +87,7 @@ def tiny(monkeypatch):
     return experiment
 
 
+@pytest.mark.slow
 def test_an_experiment_from_nothing_and_again(tiny, tmp_path, capfd):
     arguments = ["yang2019-explosion", "--quick", "--out", str(tmp_path / "new")]
     assert reproduce.main(arguments) == 0

@@ -2,11 +2,14 @@
 
 import io
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import warnings
 
 import matplotlib.image
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from rich.console import Console
@@ -37,16 +40,31 @@ def finished(tmp_path_factory):
     return run(config, Console(file=io.StringIO()))
 
 
-def script(*arguments):
-    return subprocess.run([sys.executable, "-m", *map(str, arguments)], capture_output=True, text=True, check=False)
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """A function that runs `python -m` in this process; returns the exit code and what was printed, also as errors."""
+
+    def run_script(module, *arguments):
+        monkeypatch.setattr(sys, "argv", [module, *map(str, arguments)])
+        code = 0
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)  # not in a fresh process
+            try:
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+            except SystemExit as stop:
+                code = stop.code
+        plt.close("all")
+        return code, *capsys.readouterr()
+
+    return run_script
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_one_figure(finished, tmp_path, name):
-    done = script(f"analysis.{name}", finished, "--out", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert not done.stderr
-    files = [line for line in done.stdout.splitlines() if line]
+def test_one_figure(script, finished, tmp_path, name):
+    code, printed, errors = script(f"analysis.{name}", finished, "--out", tmp_path)
+    assert code == 0
+    assert not errors
+    files = [line for line in printed.splitlines() if line]
     assert len(files) >= 2  # one a setting
     for file in files:
         picture = matplotlib.image.imread(file)
@@ -54,9 +72,11 @@ def test_one_figure(finished, tmp_path, name):
         assert np.ptp(picture[..., :3]) > 0.5
 
 
+@pytest.mark.slow
 def test_everything_and_the_report(finished):
-    done = script("analysis.report", finished)
-    assert done.returncode == 0, done.stderr
+    """In a process of its own, as a user runs it."""
+    done = subprocess.run([sys.executable, "-m", "analysis.report", finished], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
     page = (finished / "report.html").read_text()
     assert page.count("data:image/png;base64,") == len(list((finished / "figures").glob("*.png")))
     # Nothing on the page asks for a network.
@@ -78,20 +98,19 @@ def test_the_table_holds_the_numbers(finished):
     assert row.cells[1] == f"{expected.mean():.3f}"
 
 
-def test_no_run_there(tmp_path):
-    done = script("analysis.report", tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.strip() == f"analysis: error: {tmp_path} is not a run directory: it has no config.yaml"
+def test_no_run_there(script, tmp_path):
+    line = f"analysis: error: {tmp_path} is not a run directory: it has no config.yaml\n"
+    assert script("analysis.report", tmp_path) == (2, "", line)
     with pytest.raises(NotARunError):
         analysis.load(tmp_path)
 
 
-def test_a_damaged_run_is_told_in_one_line(finished, tmp_path):
+def test_a_damaged_run_is_told_in_one_line(script, finished, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     chunk = copy / "results.zarr" / "train_loss" / "c" / "0" / "0"
     chunk.write_bytes(chunk.read_bytes()[:20])
     for name in ("report", "spectra"):
-        done = script(f"analysis.{name}", copy)
-        assert done.returncode == 2
-        assert done.stderr.startswith(f"analysis: error: {copy} cannot be read: ")
-        assert done.stderr.count("\n") == 1
+        code, _, errors = script(f"analysis.{name}", copy)
+        assert code == 2
+        assert errors.startswith(f"analysis: error: {copy} cannot be read: ")
+        assert errors.count("\n") == 1

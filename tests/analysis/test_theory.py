@@ -49,7 +49,7 @@ def rate(squared, skipped=2):
     return rates.mean(), rates.std(ddof=1) / np.sqrt(len(rates))
 
 
-@pytest.mark.parametrize("weight_std", [1.0, 2**0.5])
+@pytest.mark.parametrize("weight_std", [pytest.param(1.0, marks=pytest.mark.slow), 2**0.5])
 def test_plain_relu_shrinks_by_half_of_the_weight_variance(weight_std):
     measured, error = rate(growth(512, 32, layers=16, norm="none", weight_std=weight_std))
     expected = theory.growth_per_layer("none", "relu", weight_std)
@@ -59,7 +59,9 @@ def test_plain_relu_shrinks_by_half_of_the_weight_variance(weight_std):
     assert abs(measured - expected) < 4 * error + 0.01 * expected
 
 
-@pytest.mark.parametrize("weight_std", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize(
+    "weight_std", [pytest.param(0.5, marks=pytest.mark.slow), 1.0, pytest.param(2.0, marks=pytest.mark.slow)]
+)
 def test_plain_batch_norm_explodes(weight_std):
     measured, error = rate(growth(512, 512, layers=12, norm="batch", weight_std=weight_std))
     np.testing.assert_allclose(plain_growth("relu"), 1.46694, atol=1e-5)
@@ -117,8 +119,15 @@ def test_critical_relu_variance(init):
     assert eigenvalues.var() / mean**2 == pytest.approx(expected, rel=0.25)
 
 
-@pytest.mark.parametrize("activation", ["tanh", "gelu"])
-@pytest.mark.parametrize("norm", ["none", "batch"])
+@pytest.mark.parametrize(
+    ("activation", "norm"),
+    [
+        ("tanh", "none"),
+        ("gelu", "batch"),
+        pytest.param("tanh", "batch", marks=pytest.mark.slow),
+        pytest.param("gelu", "none", marks=pytest.mark.slow),
+    ],
+)
 def test_plain_growth_of_smooth_activations(activation, norm):
     settings = {"layers": 12, "norm": norm, "weight_std": 1.2, "activation": activation}
     squared = growth(512, 256, **settings)

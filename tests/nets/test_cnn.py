@@ -142,7 +142,13 @@ def unstacked(layers):
     "make_ops",
     [
         JaxOps,
-        pytest.param(TorchOps, marks=pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")),
+        pytest.param(
+            TorchOps,
+            marks=[
+                pytest.mark.peers,
+                pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed"),
+            ],
+        ),
     ],
 )
 def test_is_the_network_written_out(double, make_ops, variant):

@@ -105,6 +105,7 @@ def convolutional():
         return CNN(14, width=4, rngs=nnx.Rngs(0)), jax.random.normal(jax.random.key(1), (5, 16, 16, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reading", ["frozen", "coupled"])
 def test_a_cnns_spectrum_without_its_jacobian(double, convolutional, reading):
     """The 20 largest values against a dense SVD of `jacrev`, and the mean square within its stated error."""

@@ -12,6 +12,7 @@ from probes.curvature import curvature_product
 from probes.tangent import tangent_kernel
 
 torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.peers
 
 LABELS = np.arange(6) % 3
 

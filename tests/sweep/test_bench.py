@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -29,18 +30,35 @@ def workload(config):
     return Workload.of(config, load("digits", None))
 
 
-@pytest.mark.parametrize("name", [name for name in WAYS if name not in (OURS, LIMIT, "torch compiled")])
-@pytest.mark.parametrize(
-    "config",
-    [MLPS, replace(MLPS, norms=("none",), order="pre", activation="gelu"), CNNS],
-    ids=["post", "pre without norm", "cnn"],
-)
-def test_every_way_trains_the_same_networks(double, config, name):
-    if reason := impossible(name, config):
-        pytest.skip(reason)
-    ours, theirs = (WAYS[way](workload(config))().take(0, config.steps) for way in (OURS, name))
-    assert ours.shape == (5, 4)
-    np.testing.assert_allclose(theirs, ours, rtol=1e-8)
+@lru_cache
+def losses(way, config):
+    return WAYS[way](workload(config))().take(0, config.steps)
+
+
+NO_TORCH = "PyTorch is not installed"
+CASES = [
+    pytest.param(
+        name,
+        config,
+        marks=[pytest.mark.peers] * (name == "torch") + [pytest.mark.slow] * (config is not MLPS),
+        id=f"{name}-{label}",
+    )
+    for label, config in {
+        "post": MLPS,
+        "pre without norm": replace(MLPS, norms=("none",), order="pre", activation="gelu"),
+        "cnn": CNNS,
+    }.items()
+    for name in WAYS
+    if name not in (OURS, LIMIT, "torch compiled") and impossible(name, config) in ("", NO_TORCH)
+]
+
+
+@pytest.mark.parametrize(("name", "config"), CASES)
+def test_every_way_trains_the_same_networks(double, name, config):
+    if impossible(name, config):
+        pytest.skip(NO_TORCH)
+    assert losses(OURS, config).shape == (5, 4)
+    np.testing.assert_allclose(losses(name, config), losses(OURS, config), rtol=1e-8)
 
 
 def test_a_way_goes_on_where_it_stopped(double):
@@ -62,6 +80,7 @@ def test_the_limit_computes_all_products_and_nothing_else():
     assert not re.search(r"\b(sqrt|rsqrt|maximum|exponential|divide)\(", program)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_compared_too(tmp_path):
     path = tmp_path / "results.json"
     ways = [OURS, "padded", LIMIT]
@@ -94,6 +113,7 @@ def test_a_ways_failure_is_told():
         Worker("no such way", workload(MLPS))
 
 
+@pytest.mark.slow
 def test_a_comparison(tmp_path, capsys):
     paths = {kind: tmp_path / f"results.{kind}" for kind in ("json", "csv", "png")}
     files = ["--json", str(paths["json"]), "--csv", str(paths["csv"]), "--plot", str(paths["png"])]
@@ -107,6 +127,7 @@ def test_a_comparison(tmp_path, capsys):
     assert paths["png"].stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_growth(tmp_path, capsys):
     figure = tmp_path / "growth.png"
     assert sweep_bench([*FEW, "--growth", "--quick", "--rounds", "1", "--plot", str(figure)]) == 0
@@ -141,6 +162,7 @@ def test_mistakes_are_one_line(arguments, message, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_convolutions(tmp_path, capsys):
     path = tmp_path / "results.csv"
     convolutions(["--quick", "--csv", str(path)])

@@ -71,7 +71,7 @@ def assert_as_on_one_device(grid, config):
 EXCHANGES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
 
 
-@pytest.mark.parametrize("members", [2, 8])
+@pytest.mark.parametrize("members", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_members_over_devices(double, members):
     program = assert_as_on_one_device(Grid(members), UNEVEN)
     assert not [exchange for exchange in EXCHANGES if exchange in program]
@@ -80,11 +80,16 @@ def test_members_over_devices(double, members):
 @pytest.mark.parametrize(
     ("grid", "settings"),
     [
-        (Grid(4, 2), {}),
-        (Grid(2, 4), {}),
-        (Grid(1, 3), {"order": "pre"}),  # 6, 6 and 4 of 16 samples
-        (Grid(1, 8), {"batch_size": 17}),  # two of them have none
-        (Grid(2, 2), {"optimizer": "adam", "remat": "sqrt", "activation": "tanh", "batch_size": 15}),
+        (Grid(1, 3), {}),  # 6, 6 and 4 of 16 samples
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                (Grid(4, 2), {}),
+                (Grid(2, 4), {"order": "pre"}),
+                (Grid(1, 8), {"batch_size": 17}),  # two of them have none
+                (Grid(2, 2), {"optimizer": "adam", "remat": "sqrt", "activation": "tanh", "batch_size": 15}),
+            )
+        ),
     ],
     ids=str,
 )
@@ -93,6 +98,7 @@ def test_batches_shared_by_devices(double, grid, settings):
     assert "all-reduce" in program
 
 
+@pytest.mark.slow
 def test_networks_one_after_the_other_share_batches_too(double, monkeypatch):
     monkeypatch.setattr("sweep.ensemble._LARGE", 1)
     assert_as_on_one_device(Grid(2, 2), dataclasses.replace(UNEVEN, width=9, batch_size=15, probes=("signals",)))

@@ -27,9 +27,10 @@ def engine_of(config):
 @pytest.mark.parametrize(
     ("name", "reference"),
     [
-        (
+        pytest.param(
             "sgd",
             lambda rate: optax.chain(optax.add_decayed_weights(0.1, mask=kernels), optax.sgd(rate, momentum=0.9)),
+            marks=pytest.mark.slow,
         ),
         ("adamw", lambda rate: optax.adamw(rate, b1=0.9, weight_decay=0.1, mask=kernels)),
     ],
@@ -46,6 +47,7 @@ def test_optimizers_are_optaxes_with_a_rate_a_member(double, name, reference):
         for m in engine.ensemble.members
     }
     moments = {member: references[member].init(params) for member, params in start.items()}
+    update = {member: jax.jit(transform.update) for member, transform in references.items()}
 
     @jax.jit
     def gradients_of(state):
@@ -56,16 +58,24 @@ def test_optimizers_are_optaxes_with_a_rate_a_member(double, name, reference):
     for _ in range(12):
         gradients = by_member(engine.ensemble, gradients_of(state))
         for member in start:
-            updates, moments[member] = references[member].update(gradients[member], moments[member], start[member])
-            start[member] = optax.apply_updates(start[member], updates)
+            updates, moments[member] = update[member](gradients[member], moments[member], start[member])
+            start[member] = jax.tree.map(np.add, start[member], updates)
         state, _, _ = step(state, data, engine.room(state, data))
     found = by_member(engine.ensemble, state.params)
     for member in start:
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9), found[member], start[member])
 
 
-@pytest.mark.parametrize("arch", ["mlp", "isotropic-cnn"])
-@pytest.mark.parametrize("serial", [False, True])
+@pytest.mark.parametrize(
+    ("serial", "arch"),
+    [
+        (False, "mlp"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((True, "mlp"), (False, "isotropic-cnn"), (True, "isotropic-cnn"))
+        ),
+    ],
+)
 def test_rematerialization_changes_no_number(double, monkeypatch, arch, serial):
     """Depths beside and between the squares, as a staircase and one after the other."""
     monkeypatch.setattr("sweep.ensemble._LARGE", 1 if serial else 2**30)

@@ -57,9 +57,10 @@ def test_refuses_what_is_no_program():
         # At least the three products of every layer, forward and two backward.
         (Config(norms=("batch",), depths=(2, 5, 64)), lambda c, depth: 6 * c.batch_size * c.width**2 * depth),
         # Of a staged CNN on 8x8 images: 64 pixels x width² in the first stage and as many products in the others.
-        (
+        pytest.param(
             Config(norms=("batch",), arch="cnn", depths=(8, 14, 32), width=8, batch_size=16),
             lambda c, depth: 6 * c.batch_size * 9 * 64 * c.width**2 * (depth - 5),
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["mlp", "staged cnn"],

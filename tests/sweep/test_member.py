@@ -78,7 +78,7 @@ def everyone():
         yield structure, members, *train(Ensemble.of(structure, members))
 
 
-@pytest.mark.parametrize("index", [0, 47])
+@pytest.mark.parametrize("index", [pytest.param(0, marks=pytest.mark.slow), 47])
 def test_alone_as_an_ensemble_of_one(double, everyone, index):
     structure, members, gradients, params = everyone
     member = members[index]
@@ -131,11 +131,14 @@ def test_other_structures_too(double, change):
     assert_same(params[members[-1]], alone_params[members[-1]], 1e-6)
 
 
-@pytest.mark.parametrize(("arch", "shortcut"), [("cnn", "B"), ("isotropic-cnn", "A")])
-def test_convolutional_members_too(double, arch, shortcut):
+@pytest.mark.parametrize(
+    ("arch", "depths", "shortcut"),
+    [pytest.param("cnn", (8, 14, 20), "B", marks=pytest.mark.slow), ("isotropic-cnn", (1, 2, 4), "A")],
+)
+def test_convolutional_members_too(double, arch, depths, shortcut):
     """Of three depths, the shallowest without layers in some stacks: alone in an ensemble and as Flax models."""
     config = dataclasses.replace(
-        CONFIG, arch=arch, depths=(8, 14, 20), seeds=(3,), width=2, learning_rates=(0.03,), shortcut=shortcut
+        CONFIG, arch=arch, depths=depths, seeds=(3,), width=2, learning_rates=(0.03,), shortcut=shortcut
     )
     ((structure, members),) = structures_of(config, (1, 5, 1), 3).items()
     gradients, params = train(Ensemble.of(structure, members), config)
@@ -172,7 +175,14 @@ def test_a_diverging_member_disturbs_nobody(double, everyone):
     assert (np.delete(state.diverged, index) == -1).all()
 
 
-@pytest.mark.parametrize(("arch", "depths"), [("cnn", (8, 14)), ("isotropic-cnn", (3, 4, 6)), ("mlp", (2, 3, 7))])
+@pytest.mark.parametrize(
+    ("arch", "depths"),
+    [
+        pytest.param("cnn", (8, 14), marks=pytest.mark.slow),
+        pytest.param("isotropic-cnn", (3, 4, 6), marks=pytest.mark.slow),
+        ("mlp", (2, 3, 7)),
+    ],
+)
 def test_large_members_one_after_the_other(double, monkeypatch, arch, depths):
     """Networks too large to gain from one another's company, on CPUs: as all at once, and as a Flax model."""
     config = dataclasses.replace(CONFIG, arch=arch, depths=depths, seeds=(5, 6), width=4, learning_rates=(0.03,))

@@ -99,6 +99,7 @@ def assert_same(path, other, exact):
             np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-10, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_run_through_a_kill_and_a_signal(tmp_path):
     directory = tmp_path / "two"
     processes = start(*FLAGS, "--steps", 1200, "--checkpoint-minutes", 1e-9, "--out", tmp_path, "--name", "two")
@@ -131,6 +132,7 @@ def test_two_processes_are_one_run_through_a_kill_and_a_signal(tmp_path):
         analysis.load(directory)
 
 
+@pytest.mark.slow
 def test_one_that_is_lost_between_checkpoints(tmp_path):
     processes = start(*FLAGS, "--steps", 10**6, "--checkpoint-minutes", 0, "--out", tmp_path, "--name", "x")
     deadline = time.monotonic() + 240
@@ -140,6 +142,7 @@ def test_one_that_is_lost_between_checkpoints(tmp_path):
     lose(processes, 0)
 
 
+@pytest.mark.slow
 def test_a_batch_shared_by_two_processes(tmp_path, double):
     arguments = (*FLAGS, "--steps", 12, "--out", tmp_path, "--name", "two", "--mesh", "members=1,batch=4")
     codes, said = ended(start(*arguments, devices=(2, 2), JAX_ENABLE_X64="1"))
@@ -148,6 +151,7 @@ def test_a_batch_shared_by_two_processes(tmp_path, double):
     assert_same(tmp_path / "two", one, exact=False)
 
 
+@pytest.mark.slow
 def test_one_of_them_tells_of_a_mistake(tmp_path):
     (tmp_path / "there").mkdir()
     codes, said = ended(start(*FLAGS, "--out", tmp_path, "--name", "there", devices=(1, 1)))
@@ -181,6 +185,7 @@ exit $code
 """
 
 
+@pytest.mark.slow
 def test_the_readmes_slurm_script(tmp_path):
     """With plain local processes for SLURM's: stopped before its time is up, queued again, and done."""
     script = re.search(r"<!-- slurm -->\n```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]

@@ -1,5 +1,6 @@
 """A whole run, small: what it writes, what it compiles, how it stops."""
 
+import gc
 import io
 import json
 import logging
@@ -177,6 +178,21 @@ def test_the_train_step_compiles_once_a_structure(tmp_path, caplog):
         run(small(tmp_path, report=False, probe_steps=(1, 2, 7)), quiet())
     compiled = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Compiling jit(train)")]
     assert len(compiled) == 2
+
+
+def test_a_run_leaves_no_programs_behind(tmp_path):
+    """Each takes some hundred of the 65,530 memory mappings that Linux gives a process."""
+
+    def programs():
+        gc.collect()
+        return len(jax.devices()[0].client.live_executables())
+
+    settings = {"report": False, "probes": ("signals",), "norms": ("none",), "steps": 2, "probe_steps": None}
+    run(small(tmp_path, name="first", **settings), quiet())
+    before = programs()
+    for name in ("second", "third"):
+        run(small(tmp_path, name=name, **settings), quiet())
+    assert programs() == before
 
 
 def test_an_existing_run_is_not_touched(finished):

@@ -270,6 +270,7 @@ def train(config, *arguments, command=("train.py",), **kwargs):
     )
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_written_whole(tmp_path):
     """No file may be larger than 4 kB, as a checkpoint is; the system answers as if the disk were full."""
     config = small(tmp_path, "full", learning_rates=(0.02,), width=32)
@@ -297,6 +298,7 @@ os.execv(sys.executable, [sys.executable, "train.py", *sys.argv[1:]])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="permissions are given up in another way elsewhere")
 def test_a_read_only_directory(tmp_path):
     finished = run(small(tmp_path, "x", learning_rates=(0.02,)), quiet())
@@ -349,6 +351,7 @@ def check_kills(out, kills, seed):
     return done
 
 
+@pytest.mark.slow
 def test_kill_9_at_random_instants(tmp_path):
     """Two kills; `python -m tests.sweep.test_survival 20` does twenty."""
     assert check_kills(tmp_path, 2, 0) >= 1

@@ -10,7 +10,6 @@ import pytest
 
 from sweep.data import load
 
-REAL = Path(__file__).parents[4] / "shared" / "data"
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (20, 3072), np.uint8), RNG.integers(0, 10, 20).tolist()
 
@@ -87,13 +86,6 @@ def test_binary_layout(tmp_path, refused, name, folder, files, coarse, inside):
     refused(name, data_dir, "found 0 bytes")
     test.write_bytes(coarse + b"\xff" + bytes(3072))
     refused(name, data_dir, rf"{test}: expected labels from 0 to {data.classes - 1}, found 255")
-
-
-@pytest.mark.skipif(not REAL.exists(), reason="the CIFAR-10 images are not part of the project")
-def test_real_cifar10():
-    data = load("cifar10", REAL)
-    assert data.train_images.shape == (10000, 32, 32, 3)
-    assert (np.bincount(data.train_labels) == 1000).all()
 
 
 def of_python_2():

@@ -46,6 +46,7 @@ def save(library, folder, **splits):
     return folder / "saved"
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize("test", ["test", "validation"])
 @pytest.mark.parametrize("column", ["label", "labels", "fine_label", "species"])
 def test_saved_splits(tmp_path, library, test, column):
@@ -59,6 +60,7 @@ def test_saved_splits(tmp_path, library, test, column):
     assert data.classes == 4
 
 
+@pytest.mark.peers
 def test_whole_numbers_for_labels(tmp_path, library):
     train = split(library, IMAGES[..., 0], label=library.Value("int64"))
     data = load("huggingface", save(library, tmp_path, train=train, test=train))
@@ -99,12 +101,14 @@ BROKEN = {
 }
 
 
+@pytest.mark.peers
 @pytest.mark.parametrize(("splits", "message"), BROKEN.values(), ids=list(BROKEN))
 def test_splits_that_are_not_what_they_should_be(tmp_path, library, refused, splits, message):
     both = {"train": split(library), "test": split(library)}
     refused("huggingface", save(library, tmp_path, **(both | splits(library))), message)
 
 
+@pytest.mark.peers
 def test_folders_that_are_not_what_they_should_be(tmp_path, library, refused):
     refused("huggingface", tmp_path / "nowhere", "nowhere: not a folder written by DatasetDict.save_to_disk: ")
     refused("huggingface", tmp_path, "not a folder written by DatasetDict.save_to_disk: ")
