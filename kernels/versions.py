@@ -1,12 +1,16 @@
 """What differs between the versions of JAX that are supported: the one place that asks."""
 
 import inspect
-from typing import Any
+from typing import Any, TypeAlias
 
 from jax import Array
 from jax.experimental.pallas import mosaic_gpu
+from jax.extend import core
 
-# Until jax 0.10 it must be given an index, in 0.11 it may, and from 0.12 on it may not.
+# From jax 0.12 on `Jaxpr` is closed, and this is another name of it, which is not exported.
+ClosedJaxpr: TypeAlias = core.ClosedJaxpr  # pyright: ignore[reportPrivateImportUsage]
+
+# `mosaic_gpu.load` must be given an index until jax 0.10, may be in 0.11, and may not be from 0.12 on.
 _LOAD = inspect.signature(mosaic_gpu.load).parameters
 _LOAD_NEEDS_INDEX = "idx" in _LOAD and _LOAD["idx"].default is inspect.Parameter.empty
 

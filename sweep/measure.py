@@ -85,9 +85,7 @@ def probe_rows(config: Config, samples: int) -> Int[Array, " probe"]:
     return jax.random.permutation(jax.random.key(0), samples)[: config.probe_batch_size]
 
 
-def measurement(
-    probes: tuple[Probe, ...], spectrum_samples: int, ensemble: Ensemble
-) -> Wrapped:
+def measurement(probes: tuple[Probe, ...], spectrum_samples: int, ensemble: Ensemble) -> Wrapped:
     """The compiled program `measure(traits, params, rest, data, rows)`, forgotten when nobody holds it any more.
 
     It returns what the probes find in every member of every shard; entries past a member's own depth are NaN.

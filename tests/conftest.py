@@ -1,8 +1,8 @@
 """Shapes in signatures are checked in every test; tests that need double precision ask for it.
 
-Most of the tests' time is XLA compiling, much of it the same programs: a cache in pytest's own folder keeps them from one
-session to the next, and shares them with the processes that tests start. XLA is told not to optimize much; the README's
-commands are where programs run as users run them.
+Most of the tests' time is XLA compiling, much of it the same programs: a cache in pytest's own folder keeps them from
+one session to the next, and shares them with the processes that tests start. XLA is told not to optimize much; the
+README's commands are where programs run as users run them.
 """
 
 import gc
@@ -26,9 +26,9 @@ os.environ |= {
     "JAX_COMPILATION_CACHE_DIR": str(_CACHE),
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
 }
-if "PYTEST_XDIST_WORKER" not in os.environ and _CACHE.exists():  # workers have the folder from who started them
-    if sum(file.stat().st_size for file in _CACHE.iterdir()) > _MOST_BYTES:
-        shutil.rmtree(_CACHE)
+_IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if not _IS_WORKER and sum(file.stat().st_size for file in _CACHE.glob("*")) > _MOST_BYTES:
+    shutil.rmtree(_CACHE)
 
 from jaxtyping import install_import_hook
 

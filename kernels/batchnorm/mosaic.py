@@ -11,13 +11,13 @@ import jax
 from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.core import Jaxpr, Literal
 from jax.typing import DTypeLike
 
 from kernels.batchnorm.chips import Chip
 from kernels.batchnorm.columns import Body, Columns, Result
 from kernels.linear import varying_alike
-from kernels.versions import load
+from kernels.versions import ClosedJaxpr, load
 
 
 @dataclass(frozen=True)

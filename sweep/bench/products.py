@@ -16,9 +16,10 @@ import numpy as np
 import optax
 from flax import nnx
 from jax import Array, lax
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import Jaxpr
 from jaxtyping import Float
 
+from kernels.versions import ClosedJaxpr
 from sweep.bench.twins import Unrolled
 from sweep.bench.way import Start, Trainer, Workload
 from sweep.devices import Grid, use_every_core

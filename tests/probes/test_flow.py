@@ -81,7 +81,7 @@ def test_a_cnns_layers_in_order(double):
     x = jax.random.normal(jax.random.key(1), (9, 8, 8, 3), float)
     trace = nnx.clone(network).trace(x)
     names = network.section_names[:-1]
-    hidden = [h for name in names for h in trace.outputs[name]]
+    hidden = [np.asarray(h) for name in names for h in trace.outputs[name]]
     assert [h.shape[-1] for h in hidden] == [2, 2, 2, 4, 4, 8, 8]
 
     def loss(offsets):
@@ -96,7 +96,7 @@ def test_a_cnns_layers_in_order(double):
     np.testing.assert_allclose(flow.output, [np.square(g).sum() for g in by_output], rtol=1e-10)
     assert flow.weight.shape == flow.output.shape
     np.testing.assert_allclose(signals.second_moment, [np.square(h).mean() for h in hidden], rtol=1e-10)
-    np.testing.assert_allclose(signals.batch_variance, [np.asarray(h).var((0, 1, 2)).mean() for h in hidden], rtol=1e-10)
+    np.testing.assert_allclose(signals.batch_variance, [h.var((0, 1, 2)).mean() for h in hidden], rtol=1e-10)
     before = [z for name in names[1:] for z in trace.before[name]]
     np.testing.assert_allclose(signals.percentiles, [np.percentile(z, (15, 50, 85)) for z in before], rtol=1e-10)
     channel = [np.percentile(z[..., 0], (15, 50, 85)) for z in before]
