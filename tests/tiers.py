@@ -62,12 +62,14 @@ def never_passed(collected: Iterable[str], reports: Iterable[Path]) -> list[str]
 
 
 def main() -> int:
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-o", "addopts=--import-mode=importlib"]
     listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    lost = never_passed([line for line in listing.splitlines() if "::" in line], map(Path, sys.argv[1:]))
+    collected = [line for line in listing.splitlines() if "::" in line]
+    print(f"{len(collected)} tests")
+    lost = never_passed(collected, [Path(report) for report in sys.argv[1:]])
     for node in lost:
         print(f"runs nowhere: {node}", file=sys.stderr)
-    return 1 if lost else 0
+    return 1 if lost or not collected else 0
 
 
 if __name__ == "__main__":
