@@ -204,8 +204,8 @@ class TestEveryImplementation:
         assert_close(out, expected, 1e-12)
         assert_close(jax.linear_transpose(push, *args)(cotangent), pull(cotangent), 1e-11)
 
-    # JAX's emulator of kernels mixes values that vary over devices with others, which the check refuses; of kernels that
-    # are not emulated see test_kernels_lower_where_every_device_has_its_own_batch.
+    # JAX's emulator of kernels mixes values that vary over devices with others, which the check refuses; of others see
+    # test_kernels_lower_where_every_device_has_its_own_batch.
     @pytest.mark.parametrize(
         ("implementation", "check_vma"),
         [("xla", True), ("xla", False), ("split", False)],
