@@ -8,18 +8,14 @@ README's commands are where programs run as users run them.
 import gc
 import os
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
 _CACHE = Path(__file__).parents[1] / ".pytest_cache" / "programs"
 _MOST_BYTES = 2**30
 _FLAGS = [
-    "--xla_backend_optimization_level=1",
+    "--xla_backend_optimization_level=0",
     "--xla_force_host_platform_device_count=8",  # for tests of what devices share
 ]
-if version("jax") < "0.11":
-    # Compiles twice as fast; later versions have no other way.
-    _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ |= {
     "JAX_PLATFORMS": "cpu",
     "XLA_FLAGS": " ".join([*_FLAGS, os.environ.get("XLA_FLAGS", "")]),
