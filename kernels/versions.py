@@ -1,4 +1,4 @@
-"""What differs between the versions of JAX that are supported: the one place that asks."""
+"""Hides the differences between the supported versions of JAX; no other module asks which one is installed."""
 
 import inspect
 from typing import Any, TypeAlias
