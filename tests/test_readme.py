@@ -47,6 +47,8 @@ def test_sweep_lines_parse(line):
 def test_snippets_run(snippet, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     snippet = snippet.replace(
-        "depths=(2, 8, 32), steps=200", "depths=(2, 32), seeds=(0,), steps=2, width=8, report=False"
+        "depths=(2, 8, 32), steps=200",
+        'depths=(32,), seeds=(0,), norms=("none",), steps=2, width=8',
     )
     exec(compile(snippet, "README.md", "exec"), {})
+    assert ("run(Config(" in snippet) == bool(list(tmp_path.glob("runs/*/report.html")))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import analysis
+from tests.tiers import slow
 
 ROOT = Path(__file__).parents[1]
 # A process started in the background may have been told to ignore Ctrl-C; this one is not.
@@ -44,9 +45,7 @@ def test_a_mistake_is_one_line_and_exit_code_2(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), slow(signal.SIGTERM, 143)])
 def test_told_to_stop(tmp_path, number, code):
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTIBLE, *SMALL, "--steps", "1000000", "--out", str(tmp_path), "--name", "x"],

@@ -14,6 +14,11 @@ from typing import Any
 import pytest
 
 
+def slow(*values: Any, **settings: Any) -> Any:
+    """A case for `parametrize` that runs in the slow tier."""
+    return pytest.param(*values, marks=pytest.mark.slow, **settings)
+
+
 def pairwise(*axes: Sequence[Any]) -> list[Any]:
     """The Cartesian product of the axes, for `parametrize`, all of it but a pairwise covering set marked `slow`.
 
@@ -31,10 +36,7 @@ def pairwise(*axes: Sequence[Any]) -> list[Any]:
         chosen.add(best)
         uncovered -= pairs(best)
     return [
-        pytest.param(
-            *(axis[place] for axis, place in zip(axes, case, strict=True)),
-            marks=() if case in chosen else pytest.mark.slow,
-        )
+        (pytest.param if case in chosen else slow)(*(axis[place] for axis, place in zip(axes, case, strict=True)))
         for case in cases
     ]
 

@@ -16,32 +16,45 @@ from sweep import Config, run
 from sweep.presets import PRESETS
 
 
-@pytest.fixture(scope="module")
-def everything(tmp_path_factory):
+def measured(folder, **settings):
     config = Config(
-        norms=("batch",),
         depths=(1, 3),
-        seeds=(0, 1),
         width=8,
-        order="pre",
         batch_size=32,
         steps=2,
-        probes=tuple(set(PROBES) - {"curvature"}),
         probe_steps=(),
         probe_batch_size=16,
         spectrum_batch_size=2,
-        out=tmp_path_factory.mktemp("runs"),
-        name="everything",
+        out=folder,
+        name="small",
         report=False,
+        **settings,
     )
     return run(config, Console(file=io.StringIO()))
 
 
+RESIDUAL = {"norms": ("batch",), "seeds": (0, 1), "order": "pre"}
+
+
 @pytest.fixture(scope="module")
-def results(everything):
-    return analysis.load(everything)
+def results(tmp_path_factory):
+    probes = ("branches", "signals", "surface")
+    return analysis.load(measured(tmp_path_factory.mktemp("runs"), probes=probes, **RESIDUAL))
 
 
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    probes = tuple(set(PROBES) - {"curvature"})
+    return measured(tmp_path_factory.mktemp("runs"), probes=probes, **RESIDUAL)
+
+
+@pytest.mark.slow
+def test_every_probes_variables_have_values(everything):
+    for name, values in analysis.load(everything).items():
+        assert np.isfinite(values).any() or name.startswith("diverged"), name
+
+
+@pytest.mark.slow
 def test_the_page_has_every_figure_and_its_sentence(everything):
     files = analysis.write_report(everything)
     page = (everything / "report.html").read_text()
@@ -90,25 +103,9 @@ def test_drift_is_in_widths_of_the_band(results):
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    config = Config(
-        nets=("plain",),
-        norms=("none",),
-        activation="tanh",
-        depths=(1, 3),
-        seeds=(0,),
-        width=8,
-        weight_std=tuple(0.5 + 0.25 * i for i in range(9)),
-        batch_size=32,
-        steps=2,
-        probes=("signals",),
-        probe_steps=(),
-        probe_batch_size=16,
-        spectrum_batch_size=2,
-        out=tmp_path_factory.mktemp("runs"),
-        name="swept",
-        report=False,
-    )
-    return run(config, Console(file=io.StringIO()))
+    settings = {"nets": ("plain",), "norms": ("none",), "activation": "tanh", "seeds": (0,), "probes": ("signals",)}
+    weight_std = tuple(0.5 + 0.25 * i for i in range(9))
+    return measured(tmp_path_factory.mktemp("runs"), weight_std=weight_std, **settings)
 
 
 @pytest.mark.slow
@@ -143,7 +140,5 @@ def test_sentences():
     assert number(np.asarray([np.nan])) == "not finite"
 
 
-def test_reports_name_the_folder_wherever_they_are_called(everything, monkeypatch):
-    monkeypatch.chdir(everything)
-    page = report._page("everything", analysis.load(everything), {})
-    assert "<h1>everything</h1>" in page
+def test_reports_name_the_folder(results):
+    assert "<h1>everything</h1>" in report._page("everything", results, {})

@@ -25,6 +25,7 @@ SCRIPTS = ["spectra", "gradients", "trainability", "drift", "density"]
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     config = Config(
+        norms=("none",),
         depths=(1, 3),
         seeds=(0,),
         width=8,
@@ -87,7 +88,7 @@ def test_everything_and_the_report(finished):
 def test_settings_split_the_members(finished):
     parts = settings(analysis.load(finished))
     assert [label for label, _ in parts] == ["weight_std=1", "weight_std=1.4"]
-    assert sum(part.sizes["member"] for _, part in parts) == 16
+    assert sum(part.sizes["member"] for _, part in parts) == 8
 
 
 def test_the_table_holds_the_numbers(finished):

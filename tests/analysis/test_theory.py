@@ -16,6 +16,7 @@ from nets import MLP, Stack
 from nets.blocks import ORDERS
 from nets.initializers import dense
 from probes import jacobian_spectrum
+from tests.tiers import slow
 
 DRAWS = 6
 
@@ -49,7 +50,7 @@ def rate(squared, skipped=2):
     return rates.mean(), rates.std(ddof=1) / np.sqrt(len(rates))
 
 
-@pytest.mark.parametrize("weight_std", [pytest.param(1.0, marks=pytest.mark.slow), 2**0.5])
+@pytest.mark.parametrize("weight_std", [slow(1.0), 2**0.5])
 def test_plain_relu_shrinks_by_half_of_the_weight_variance(weight_std):
     measured, error = rate(growth(512, 32, layers=16, norm="none", weight_std=weight_std))
     expected = theory.growth_per_layer("none", "relu", weight_std)
@@ -59,9 +60,7 @@ def test_plain_relu_shrinks_by_half_of_the_weight_variance(weight_std):
     assert abs(measured - expected) < 4 * error + 0.01 * expected
 
 
-@pytest.mark.parametrize(
-    "weight_std", [pytest.param(0.5, marks=pytest.mark.slow), 1.0, pytest.param(2.0, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("weight_std", [slow(0.5), 1.0, slow(2.0)])
 def test_plain_batch_norm_explodes(weight_std):
     measured, error = rate(growth(512, 512, layers=12, norm="batch", weight_std=weight_std))
     np.testing.assert_allclose(plain_growth("relu"), 1.46694, atol=1e-5)
@@ -69,6 +68,7 @@ def test_plain_batch_norm_explodes(weight_std):
     assert abs(measured - plain_growth("relu")) < 4 * error + 0.015
 
 
+@pytest.mark.slow
 def test_plain_linear_batch_norm_neither_grows_nor_shrinks():
     batch = 256
     measured, error = rate(growth(512, batch, layers=12, norm="batch", activation="linear"))
@@ -93,11 +93,17 @@ def test_residual_batch_norm_grows_by_one_plus_one_over_v():
 
 
 def spectrum(depth, activation, weight_std, init, width=384, samples=6):
-    network = MLP(width, 2, depth, width, activation=activation, weight_std=weight_std, init=init, rngs=nnx.Rngs(depth))
-    return np.square(jacobian_spectrum(network, jax.random.normal(jax.random.key(1), (samples, width))))
+    settings = {"activation": activation, "weight_std": weight_std, "init": init}
+
+    @jax.jit
+    def measure():
+        network = MLP(width, 2, depth, width, **settings, rngs=nnx.Rngs(depth))
+        return jacobian_spectrum(network, jax.random.normal(jax.random.key(1), (samples, width)))
+
+    return np.square(measure())
 
 
-@pytest.mark.parametrize("depth", [1, 2, 4])
+@pytest.mark.parametrize("depth", [slow(1), 2, slow(4)])
 def test_linear_gaussian_spectrum_is_fuss_catalan(depth):
     eigenvalues = spectrum(depth, "linear", 1.0, "normal", samples=1)
     assert fuss_catalan_moment(2, depth) == pytest.approx(depth + 1)
@@ -108,7 +114,7 @@ def test_linear_gaussian_spectrum_is_fuss_catalan(depth):
     assert 0.9 * largest < eigenvalues.max() < 1.05 * largest
 
 
-@pytest.mark.parametrize("init", ["normal", "orthogonal"])
+@pytest.mark.parametrize("init", ["normal", slow("orthogonal")])
 def test_critical_relu_variance(init):
     depth = 8
     eigenvalues = spectrum(depth, "relu", 2**0.5, init)
@@ -123,9 +129,9 @@ def test_critical_relu_variance(init):
     ("activation", "norm"),
     [
         ("tanh", "none"),
-        ("gelu", "batch"),
-        pytest.param("tanh", "batch", marks=pytest.mark.slow),
-        pytest.param("gelu", "none", marks=pytest.mark.slow),
+        slow("gelu", "batch"),
+        slow("tanh", "batch"),
+        slow("gelu", "none"),
     ],
 )
 def test_plain_growth_of_smooth_activations(activation, norm):

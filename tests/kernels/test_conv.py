@@ -12,7 +12,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from kernels import conv, ensemble_conv
-from tests.tiers import pairwise
+from tests.tiers import pairwise, slow
 
 # None chooses one of these; `test_every_form_is_a_program_of_its_own` says which.
 IMPLEMENTATIONS = ["native", "matmul"]
@@ -120,7 +120,7 @@ def test_the_textbook_is_what_xla_calls_same(double, stride):
 
 
 @pytest.mark.parametrize("implementation", ["reference", *IMPLEMENTATIONS])
-@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("stride", [slow(1), 2, slow(3)])
 def test_centred_is_padding_by_half_a_window(double, implementation, stride):
     """As in PyTorch, for images of odd and even sides; with the gradients."""
     x, w = arrays(0, size=(7, 6))
@@ -136,7 +136,7 @@ def test_centred_is_padding_by_half_a_window(double, implementation, stride):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0), (3, 4)])
+@pytest.mark.parametrize("axes", [(0, 0), slow((0, None)), (None, 0), slow((3, 4))])
 def test_vmap_of_one_networks_convolution(double, implementation, axes):
     """Images, kernels or both mapped, and the map nested in another; with the gradients of each."""
     x, w = arrays(0, members=4)
@@ -169,7 +169,7 @@ def test_a_jacobian_by_mapped_cotangents(double, implementation):
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", [slow(False), True])
 def test_scan_and_remat(double, implementation, remat):
     x, _ = arrays(0, channels=(3, 3))
     ws = jnp.stack([arrays(i, channels=(3, 3))[1] for i in range(4)])

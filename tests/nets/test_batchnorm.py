@@ -9,6 +9,7 @@ import pytest
 from flax import nnx, serialization
 
 from nets import BatchNorm
+from tests.tiers import slow
 
 
 @pytest.fixture
@@ -139,7 +140,7 @@ def test_a_named_axis_shares_running_statistics():
     np.testing.assert_allclose(np.asarray(y).reshape(-1, 3), (whole - whole.mean(0)) / whole.std(0), atol=1e-4)
 
 
-@pytest.mark.parametrize("rows", [17, 7, 12])  # of three devices: 6, 6, 5; 3, 3, 1; and 4 each
+@pytest.mark.parametrize("rows", [slow(17), 7, slow(12)])  # of three devices: 6, 6, 5; 3, 3, 1; and 4 each
 def test_devices_share_a_batch_with_padding(double, rows):
     """Output, running statistics and every derivative are those of one device, whatever the padding holds."""
     keys = iter(jax.random.split(jax.random.key(0), 6))

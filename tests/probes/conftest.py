@@ -1,17 +1,24 @@
 """The networks and inputs that probes of layers are tested on."""
 
+from functools import cache
+
 import jax
 import pytest
 from flax import nnx
 
 from nets import MLP
 from tests.probes.networks import DEPTH
+from tests.tiers import slow
 
 
-@pytest.fixture(params=[("none", "post"), ("batch", "post"), ("batch", "pre")], ids="-".join)
-def network(request, double):
-    norm, order = request.param
+@cache
+def made(norm, order):
     return MLP(5, 3, DEPTH, 6, net="residual", norm=norm, order=order, bias_std=0.3, rngs=nnx.Rngs(0))
+
+
+@pytest.fixture(params=[("none", "post"), ("batch", "pre"), slow(("batch", "post"))], ids="-".join)
+def network(request, double):
+    return nnx.clone(made(*request.param))
 
 
 @pytest.fixture

@@ -49,8 +49,19 @@ NETWORKS = {
 EVERYWHERE = (("input", "logits"), ("input", 1), (1, 3), (0, "logits"), (2, None))
 # With sections of every kind one way is dear enough to compile: from within a stack through resizing blocks.
 CASES = [
-    (name, reading, EVERYWHERE) for name in ("plain", "post", "pre", "isotropic") for reading in ("frozen", "coupled")
-] + [("staged", "frozen", ((1, "logits"),))]
+    pytest.param(name, reading, ways, marks=[] if fast else [pytest.mark.slow], id=f"{name}-{reading}")
+    for name, reading, ways, fast in (
+        ("plain", "frozen", EVERYWHERE, False),
+        ("plain", "coupled", EVERYWHERE, False),
+        ("post", "frozen", EVERYWHERE, False),
+        ("post", "coupled", EVERYWHERE, True),
+        ("pre", "frozen", EVERYWHERE, True),
+        ("pre", "coupled", EVERYWHERE, False),
+        ("isotropic", "frozen", EVERYWHERE[:3], True),
+        ("isotropic", "coupled", EVERYWHERE, False),
+        ("staged", "frozen", ((1, "logits"),), False),
+    )
+]
 
 
 def batch(network):
@@ -58,9 +69,9 @@ def batch(network):
     return jax.random.normal(jax.random.key(2), (7, *shape), float)
 
 
-@pytest.mark.parametrize(("name", "reading", "ways"), CASES, ids=[f"{name}-{reading}" for name, reading, _ in CASES])
+@pytest.mark.parametrize(("name", "reading", "ways"), CASES)
 def test_between_any_two_layers(double, name, reading, ways):
-    network = NETWORKS[name]()
+    network = nnx.jit(NETWORKS[name])()
     x = batch(network)
     layers, states = taken_apart(network, x, reading)
     parts = [slice(None)] if reading == "coupled" else [slice(i, i + 1) for i in range(SAMPLES)]
@@ -84,7 +95,8 @@ def test_between_any_two_layers(double, name, reading, ways):
 def test_numbers_and_names_of_a_layer_agree(double):
     network = NETWORKS["post"]()
     x = batch(network)
-    np.testing.assert_array_equal(jacobian(network, x), jacobian(network, x, between=(0, 3)))
+    default, named = (jax.jit(lambda x, s=s: jacobian(network, x, **s))(x) for s in ({}, {"between": (0, 3)}))
+    np.testing.assert_array_equal(default, named)
 
 
 def test_spectra_between_layers(double):
@@ -190,9 +202,14 @@ def test_condition_number_and_isometry_distance(double):
 
 def test_orthogonal_linear_networks_are_isometries(double):
     """From the first hidden state to the last; twice the size is as far from one."""
-    for weight_std in (1.0, 2.0):
+
+    @jax.jit
+    def spectrum(weight_std):
         network = MLP(5, 4, 3, 6, activation="linear", init="orthogonal", weight_std=weight_std, rngs=nnx.Rngs(0))
-        values = jacobian_spectrum(network, batch(network))
+        return jacobian_spectrum(network, batch(network))
+
+    for weight_std in (1.0, 2.0):
+        values = spectrum(weight_std)
         np.testing.assert_allclose(values, weight_std**3, rtol=1e-10)
         np.testing.assert_allclose(condition_number(values), 1, rtol=1e-10)
         np.testing.assert_allclose(isometry_distance(values), 0, atol=1e-20)

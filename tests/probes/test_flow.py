@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from flax import nnx
 
 from nets import CNN
@@ -36,37 +37,44 @@ def unrolled_loss(network, x):
 def test_gradient_flow(network, x):
     kernels = [network.blocks.layers.linear.kernel[i] for i in range(DEPTH)]
     offsets = [jnp.zeros((9, 6), float)] * (DEPTH + 1)
-    by_output, by_stem, by_kernel = jax.grad(unrolled_loss(network, x), (0, 1, 2))(
+    by_output, by_stem, by_kernel = jax.jit(jax.grad(unrolled_loss(network, x), (0, 1, 2)))(
         offsets, network.stem.linear.kernel[...], kernels
     )
-    found = gradient_flow(network, x, LABELS)
+    found = jax.jit(lambda x: gradient_flow(network, x, LABELS))(x)
     np.testing.assert_allclose(found.output, [np.square(g).sum() for g in by_output], rtol=1e-10)
-    np.testing.assert_allclose(found.weight, [jnp.square(g).sum() for g in (by_stem, *by_kernel)], rtol=1e-10)
+    np.testing.assert_allclose(found.weight, [np.square(g).sum() for g in (by_stem, *by_kernel)], rtol=1e-10)
 
 
 def test_gradient_flow_agrees_with_finite_differences(network, x):
     """A second opinion that trusts no derivative rule: moving along the gradient by t changes the loss by t ‖g‖²."""
-    loss = unrolled_loss(network, x)
+    loss = jax.jit(unrolled_loss(network, x))
     kernels = [network.blocks.layers.linear.kernel[i] for i in range(DEPTH)]
     stem = network.stem.linear.kernel[...]
-    offsets = [jnp.zeros((9, 6), float)] * (DEPTH + 1)
-    gradient = jax.grad(loss)(offsets, stem, kernels)[2]
+    offsets = [np.zeros((9, 6))] * (DEPTH + 1)
+    gradient = np.asarray(jax.jit(jax.grad(loss))(offsets, stem, kernels)[2])
+    found = jax.jit(lambda x: gradient_flow(network, x, LABELS))(x)
     t = 1e-5
     ahead, behind = (
         loss([o + s * t * gradient * (i == 2) for i, o in enumerate(offsets)], stem, kernels) for s in (1, -1)
     )
-    np.testing.assert_allclose((ahead - behind) / (2 * t), gradient_flow(network, x, LABELS).output[2], rtol=1e-6)
+    np.testing.assert_allclose((ahead - behind) / (2 * t), found.output[2], rtol=1e-6)
 
 
 def test_forward_signals(network, x):
     kernels = network.blocks.layers.linear.kernel[...]
-    h = nnx.clone(network).stem(x)
-    hidden, before = [h], []
-    for i in range(DEPTH):
-        before.append(np.asarray(layer(network, kernels, i).preactivation(h)))
-        hidden.append(h := layer(network, kernels, i)(h))
+
+    @jax.jit
+    def by_hand(x):
+        h = nnx.clone(network).stem(x)
+        hidden, before = [h], []
+        for i in range(DEPTH):
+            before.append(layer(network, kernels, i).preactivation(h))
+            hidden.append(h := layer(network, kernels, i)(h))
+        return jnp.stack(hidden), before
+
+    hidden, before = by_hand(x)
     hidden = np.asarray(hidden)
-    found = forward_signals(network, x)
+    found = jax.jit(lambda x: forward_signals(network, x))(x)
     np.testing.assert_allclose(found.second_moment, (hidden**2).mean((1, 2)), rtol=1e-10)
     np.testing.assert_allclose(found.batch_variance, hidden.var(1).mean(1), rtol=1e-10)
     expected = [np.percentile(z, [15, 50, 85]) for z in before]
@@ -75,6 +83,7 @@ def test_forward_signals(network, x):
     np.testing.assert_allclose(found.unit_percentiles, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_cnns_layers_in_order(double):
     """Hidden states of every size: offsets to each, one by one, and moments by channel."""
     network = CNN(14, width=2, rngs=nnx.Rngs(0))

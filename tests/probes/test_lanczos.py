@@ -10,6 +10,7 @@ from jax import lax
 
 from kernels.linalg import eigh
 from probes.lanczos import eigenvalue_density, eigenvalue_moment, extreme_eigenvalues
+from tests.tiers import slow
 
 
 def symmetric(values, key=0):
@@ -44,7 +45,7 @@ def test_both_ends_of_an_indefinite_map(double):
     assert max(found.largest_errors.max(), found.smallest_errors[:2].max()) < 1e-5
 
 
-@pytest.mark.parametrize("steps", [3, 7])
+@pytest.mark.parametrize("steps", [slow(3), 7])
 def test_every_ritz_value_is_within_its_error_of_an_eigenvalue(double, steps):
     matrix = symmetric(HESSIAN)
     for key in range(8):
@@ -66,7 +67,7 @@ def test_all_steps_give_all_values_and_then_nan(double):
     assert np.isnan([end[20:] for end in found]).all()
 
 
-@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("bits", [32, slow(64)])
 @pytest.mark.parametrize("values", [[3.0] * 32, [-2.0] * 5 + [0] * 20 + [1] * 7], ids=["identity", "repeated"])
 def test_recurrences_that_end_early(bits, values):
     with jax.enable_x64(bits == 64):
@@ -95,7 +96,7 @@ def test_squares_out_of_range(scale):
 def test_arrays_of_any_shape(double):
     matrix = symmetric(HESSIAN)
     apply = lambda v: (matrix @ v.ravel()).reshape(5, 19)  # noqa: E731
-    found = extreme_eigenvalues(apply, jnp.zeros((5, 19)), 3, 40, jax.random.key(0))
+    found = jax.jit(lambda key: extreme_eigenvalues(apply, jnp.zeros((5, 19)), 3, 40, key))(jax.random.key(0))
     np.testing.assert_allclose(found.largest, extremes(matrix, 3, 40).largest, rtol=1e-10)
 
 

@@ -21,6 +21,7 @@ from probes.matrixfree import (
     with_transpose,
 )
 from probes.network import training_copy
+from tests.tiers import slow
 
 
 def linear(matrix):
@@ -58,7 +59,7 @@ def check(found, errors, expected, rtol=1e-4):
     assert (np.abs(found - expected) <= errors + 1e3 * np.finfo(found.dtype).eps * expected[0]).all()
 
 
-@pytest.mark.parametrize("shape", [(150, 90), (90, 150), (100, 100)])
+@pytest.mark.parametrize("shape", [(150, 90), *(slow(shape) for shape in ((90, 150), (100, 100)))])
 def test_top_of_random_matrices(double, shape):
     matrix = gaussian(*shape)
     found, errors = top(matrix, 20, 75)
@@ -66,7 +67,7 @@ def test_top_of_random_matrices(double, shape):
     assert 1e-12 < errors.max() < 1e-2  # converged, yet not exhausted
 
 
-@pytest.mark.parametrize("steps", [2, 5, 12])
+@pytest.mark.parametrize("steps", [2, slow(5), 12])
 def test_every_ritz_value_is_within_its_error_of_a_singular_value(double, steps):
     """Far from converged, where the error is all there is to say."""
     matrix = with_values(np.repeat([10.0, 3, 1, 0.1], 10) + np.linspace(0, 0.01, 40))
@@ -77,7 +78,7 @@ def test_every_ritz_value_is_within_its_error_of_a_singular_value(double, steps)
         assert errors.max() > 1e-3
 
 
-@pytest.mark.parametrize("shape", [(40, 25), (25, 40)])
+@pytest.mark.parametrize("shape", [(40, 25), slow((25, 40))])
 def test_all_steps_give_all_values_and_then_nan(double, shape):
     matrix = gaussian(*shape)
     found, errors = top(matrix, 30, 50)
@@ -99,6 +100,7 @@ def blocks_at(network, x):
     return lambda h: nnx.merge(graphdef, nnx.as_pure(state))(h), h
 
 
+@pytest.mark.slow
 def test_a_networks_coupled_jacobian(network):
     x = jax.random.normal(jax.random.key(2), (8, 5), float)
     blocks, h = blocks_at(network, x)
@@ -157,7 +159,7 @@ def test_repeated_values_are_all_found(double):
     assert errors.max() < 1e-10
 
 
-@pytest.mark.parametrize("bits", [32, 64])
+@pytest.mark.parametrize("bits", [32, slow(64)])
 @pytest.mark.parametrize("matrix", ["identity", "permutation", "ones", "diagonal"])
 def test_recurrences_that_end_early(bits, matrix):
     """Exact products, after which nothing is left but what is added to keep it going."""
@@ -189,7 +191,7 @@ def test_the_zero_map():
     assert spectral_moment(rules, 1) == (0, 0)
 
 
-@pytest.mark.parametrize("entry", [np.nan, np.inf])
+@pytest.mark.parametrize("entry", [np.nan, slow(np.inf)])
 def test_what_is_not_finite_is_nan(entry):
     matrix = gaussian(8, 6).at[3, 2].set(entry)
     found, errors = top(matrix, 5, 5)
@@ -215,7 +217,7 @@ def test_no_ghosts(monkeypatch):
     np.testing.assert_allclose(found, values[:40], atol=3e-6)
     assert errors.max() < 1e-6
     monkeypatch.setattr(matrixfree, "bidiag", partial(matrixfree.bidiag, reortho="none"))
-    haunted, _ = top_singular_values(linear(matrix), 40, 60, jax.random.key(0))
+    haunted, _ = jax.jit(lambda matrix: top_singular_values(linear(matrix), 40, 60, jax.random.key(0)))(matrix)
     assert (haunted > 0.99).sum() > 3
 
 
@@ -241,7 +243,7 @@ def test_the_rules_are_exact_for_their_own_probe(double):
     assert abs(spectral_moment(few, 4)[0] / spectral_moment(many, 4)[0] - 1) > 1e-3
 
 
-@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize("power", [1, slow(2)])
 def test_the_standard_error_is_the_spread(double, power):
     matrix = gaussian(30, 40)
     keys = jax.random.split(jax.random.key(5), 600)

@@ -35,12 +35,16 @@ def losses(way, config):
     return WAYS[way](workload(config))().take(0, config.steps)
 
 
+FAST = ("padded", "scanned", "torch")
 NO_TORCH = "PyTorch is not installed"
 CASES = [
     pytest.param(
         name,
         config,
-        marks=[pytest.mark.peers] * (name == "torch") + [pytest.mark.slow] * (config is not MLPS),
+        marks=[
+            *[pytest.mark.peers] * (name == "torch"),
+            *[pytest.mark.slow] * (config is not MLPS or name not in FAST),
+        ],
         id=f"{name}-{label}",
     )
     for label, config in {
@@ -61,6 +65,7 @@ def test_every_way_trains_the_same_networks(double, name, config):
     np.testing.assert_allclose(losses(name, config), losses(OURS, config), rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_a_way_goes_on_where_it_stopped(double):
     at_once, in_parts = (WAYS[OURS](workload(MLPS))() for _ in range(2))
     parts = np.concatenate([in_parts.take(0, 2), in_parts.take(2, 3)])

@@ -17,6 +17,7 @@ from sweep.ensemble import Ensemble
 from sweep.measure import chosen, measurement
 from sweep.plan import structures_of
 from tests.sweep.test_member import CONFIG, assert_same, dataset
+from tests.tiers import slow
 
 # Three members a depth: on two or four devices some places are left over.
 UNEVEN = dataclasses.replace(
@@ -25,8 +26,10 @@ UNEVEN = dataclasses.replace(
     depths=(1, 2, 5),
     learning_rates=(0.03,),
     spectrum_batch_size=2,
-    probes=("spectra",),
+    probes=("signals",),
 )
+
+SPECTRA = {"probes": ("spectra",)}
 
 
 @lru_cache
@@ -44,11 +47,11 @@ def trained(grid, config):
     numbers = {"losses": jnp.swapaxes(losses, 1, 2), "loss": loss, "accuracy": accuracy} | dict(found)
     params = {}
     for shard in range(grid.members):
-        parts = jax.tree.map(lambda leaf, i=shard: leaf[i], (state.params, state.rest))
+        parts = jax.tree.map(lambda leaf, i=shard: np.asarray(leaf)[i], (state.params, state.rest))
         for depth, group in ensemble.groups.items():
+            extracted = [jax.jit(ensemble.extract, static_argnums=1)(part, depth) for part in parts]
             for i, member in enumerate(ensemble.members[shard * ensemble.size :][group]):
-                extracted = [ensemble.extract(part, depth) for part in parts]
-                params[member] = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), extracted)
+                params[member] = jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], extracted)
     by_member = {name: ensemble.by_member(array, members) for name, array in numbers.items()}
     return params, by_member, compiled.as_text()
 
@@ -71,9 +74,9 @@ def assert_as_on_one_device(grid, config):
 EXCHANGES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
 
 
-@pytest.mark.parametrize("members", [2, pytest.param(8, marks=pytest.mark.slow)])
-def test_members_over_devices(double, members):
-    program = assert_as_on_one_device(Grid(members), UNEVEN)
+@pytest.mark.parametrize(("members", "settings"), [(2, {}), slow(8, SPECTRA)], ids=["2", "8"])
+def test_members_over_devices(double, members, settings):
+    program = assert_as_on_one_device(Grid(members), dataclasses.replace(UNEVEN, **settings))
     assert not [exchange for exchange in EXCHANGES if exchange in program]
 
 
@@ -82,12 +85,12 @@ def test_members_over_devices(double, members):
     [
         (Grid(1, 3), {}),  # 6, 6 and 4 of 16 samples
         *(
-            pytest.param(*case, marks=pytest.mark.slow)
+            slow(*case)
             for case in (
-                (Grid(4, 2), {}),
-                (Grid(2, 4), {"order": "pre"}),
+                (Grid(4, 2), SPECTRA),
+                (Grid(2, 4), {"order": "pre"} | SPECTRA),
                 (Grid(1, 8), {"batch_size": 17}),  # two of them have none
-                (Grid(2, 2), {"optimizer": "adam", "remat": "sqrt", "activation": "tanh", "batch_size": 15}),
+                (Grid(2, 2), SPECTRA | {"optimizer": "adam", "remat": "sqrt", "activation": "tanh", "batch_size": 15}),
             )
         ),
     ],
@@ -109,8 +112,8 @@ def test_networks_one_after_the_other_share_batches_too(double, monkeypatch):
     [
         ("", "", "cores"),
         ("", "jax.devices();", "1"),  # too late
-        ("--xla_force_host_platform_device_count=3", "", "3"),
-        ("", "jax.config.update('jax_num_cpu_devices', 5);", "5"),
+        slow("--xla_force_host_platform_device_count=3", "", "3"),
+        slow("", "jax.config.update('jax_num_cpu_devices', 5);", "5"),
     ],
 )
 def test_every_core_is_a_device_unless_told_otherwise(flags, start, expected):

@@ -1,6 +1,7 @@
 """Optimizers, schedules, the order of the data, evaluation."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from sweep.ensemble import Ensemble
 from sweep.optimizers import schedule
 from sweep.plan import structures_of
 from tests.sweep.test_member import by_member, dataset, only_shard
+from tests.tiers import slow
 
 CONFIG = Config(norms=("batch",), depths=(1, 3), seeds=(0,), width=4, batch_size=16, steps=12, probe_batch_size=8)
 
@@ -27,59 +29,62 @@ def engine_of(config):
 @pytest.mark.parametrize(
     ("name", "reference"),
     [
-        pytest.param(
-            "sgd",
-            lambda rate: optax.chain(optax.add_decayed_weights(0.1, mask=kernels), optax.sgd(rate, momentum=0.9)),
-            marks=pytest.mark.slow,
+        slow(
+            "sgd", lambda rate: optax.chain(optax.add_decayed_weights(0.1, mask=kernels), optax.sgd(rate, momentum=0.9))
         ),
         ("adamw", lambda rate: optax.adamw(rate, b1=0.9, weight_decay=0.1, mask=kernels)),
     ],
 )
 def test_optimizers_are_optaxes_with_a_rate_a_member(double, name, reference):
     config = dataclasses.replace(
-        CONFIG, optimizer=name, learning_rates=(0.01, 0.1), schedule="cosine", warmup_steps=3, weight_decay=0.1
+        CONFIG,
+        depths=(2,),
+        optimizer=name,
+        learning_rates=(0.01, 0.1),
+        schedule="cosine",
+        warmup_steps=3,
+        weight_decay=0.1,
     )
     engine, data = engine_of(config), put(dataset())
     state = only_shard(engine.init(engine.ensemble.traits, 50))
-    start = by_member(engine.ensemble, state.params)
-    references = {
-        m: reference(lambda s, m=m: m.learning_rate * schedule("cosine", 12, 3)(s.astype(float)))
-        for m in engine.ensemble.members
-    }
-    moments = {member: references[member].init(params) for member, params in start.items()}
-    update = {member: jax.jit(transform.update) for member, transform in references.items()}
+
+    def transform(rate):
+        return reference(lambda step: rate * schedule("cosine", 12, 3)(step.astype(float)))
 
     @jax.jit
-    def gradients_of(state):
+    def step(state):
         _, x, labels = engine.batch(state.traits, state.order, state.step, data)
-        return engine.gradients(state.params, state.rest, x, labels, engine.room(state, data))[0]
+        gradients = engine.gradients(state.params, state.rest, x, labels, engine.room(state, data))[0]
+        return engine.step(state, data, engine.room(state, data))[0], engine.ensemble.extract(gradients, 2)
 
-    step = jax.jit(engine.step)
+    @jax.jit
+    @partial(jax.vmap, in_axes=0)
+    def expected_step(rate, gradients, moments, params):
+        updates, moments = transform(rate).update(gradients, moments, params)
+        return moments, optax.apply_updates(params, updates)
+
+    extract = jax.jit(lambda parts: engine.ensemble.extract(parts, 2))
+    params = extract(state.params)
+    rates = jnp.asarray([member.learning_rate for member in engine.ensemble.members])
+    moments = jax.vmap(lambda rate, params: transform(rate).init(params))(rates, params)
     for _ in range(12):
-        gradients = by_member(engine.ensemble, gradients_of(state))
-        for member in start:
-            updates, moments[member] = update[member](gradients[member], moments[member], start[member])
-            start[member] = jax.tree.map(np.add, start[member], updates)
-        state, _, _ = step(state, data, engine.room(state, data))
-    found = by_member(engine.ensemble, state.params)
-    for member in start:
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9), found[member], start[member])
+        state, gradients = step(state)
+        moments, params = expected_step(rates, gradients, moments, params)
+    found = extract(state.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9), found, params)
 
 
 @pytest.mark.parametrize(
-    ("serial", "arch"),
+    ("serial", "arch", "depths"),
     [
-        (False, "mlp"),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in ((True, "mlp"), (False, "isotropic-cnn"), (True, "isotropic-cnn"))
-        ),
+        (False, "mlp", (5,)),
+        *(slow(serial, arch, (2, 5, 10)) for serial in (False, True) for arch in ("mlp", "isotropic-cnn")),
     ],
 )
-def test_rematerialization_changes_no_number(double, monkeypatch, arch, serial):
+def test_rematerialization_changes_no_number(double, monkeypatch, arch, depths, serial):
     """Depths beside and between the squares, as a staircase and one after the other."""
     monkeypatch.setattr("sweep.ensemble._LARGE", 1 if serial else 2**30)
-    config = dataclasses.replace(CONFIG, arch=arch, depths=(2, 5, 10), nets=("residual",), steps=3)
+    config = dataclasses.replace(CONFIG, arch=arch, depths=depths, nets=("residual",), steps=3)
     found = {}
     for remat in ("none", "sqrt"):
         engine, data = engine_of(dataclasses.replace(config, remat=remat)), put(dataset())
@@ -88,11 +93,11 @@ def test_rematerialization_changes_no_number(double, monkeypatch, arch, serial):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-11, atol=1e-13), *found.values())
 
 
-@pytest.mark.parametrize("serial", [False, True])
+@pytest.mark.parametrize("serial", [False, slow(True)])
 def test_a_member_that_diverges_stays_as_it_was(double, monkeypatch, serial):
     """At the first step whose update or loss is not finite; whoever is beside it is not touched by it."""
     monkeypatch.setattr("sweep.ensemble._LARGE", 1 if serial else 2**30)
-    config = dataclasses.replace(CONFIG, nets=("plain",), activation="linear", norms=("none",))
+    config = dataclasses.replace(CONFIG, depths=(2,), nets=("plain",), activation="linear", norms=("none",))
     wild = dataclasses.replace(config, learning_rates=(0.01, 1e200))
     alone, engine, data = engine_of(config), engine_of(wild), put(dataset())
     state = engine.init(engine.ensemble.traits, 50)
@@ -187,24 +192,28 @@ def test_evaluation_is_the_mean_over_the_test_set(double):
     data = put(dataclasses.replace(dataset(), test_images=images, test_labels=labels))
     state, _ = engine.train(engine.init(engine.ensemble.traits, 50), data, jnp.int32(12))
     loss, accuracy = only_shard(engine.evaluate(state.params, state.rest, data))
-    state = only_shard(state)
-    for index, member in enumerate(engine.ensemble.members):
-        graphdef, states = engine.ensemble.networks(state.params, state.rest, member.depth)
-        position = index - engine.ensemble.groups[member.depth].start
-        network = jax.tree.map(lambda leaf, p=position: leaf[p], states)
-        model = nnx.merge(graphdef, network)
-        model.eval()
-        logits = model(data.inputs(data.test_images))
-        expected = optax.softmax_cross_entropy_with_integer_labels(logits, data.test_labels).mean()
-        np.testing.assert_allclose(loss[index], expected, rtol=1e-10)
-        np.testing.assert_allclose(
-            accuracy[index], np.asarray(logits.argmax(-1) == data.test_labels).mean(), rtol=1e-10
-        )
+    state, x = only_shard(state), data.inputs(data.test_images)
+
+    @partial(jax.jit, static_argnums=0)
+    def expected(depth, params, rest):
+        graphdef, states = engine.ensemble.networks(params, rest, depth)
+
+        def of(network):
+            model = nnx.merge(graphdef, network)
+            model.eval()
+            logits = model(x)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, data.test_labels)
+            return losses.mean(), (logits.argmax(-1) == data.test_labels).astype(float).mean()
+
+        return jax.lax.map(of, states)
+
+    for depth, group in engine.ensemble.groups.items():
+        np.testing.assert_allclose((loss[group], accuracy[group]), expected(depth, state.params, state.rest), 1e-10)
 
 
 def test_bfloat16_steps_round_products_and_nothing_that_lasts():
     """Weights, moments and statistics stay float32, and losses near those of full precision."""
-    rounded = dataclasses.replace(CONFIG, precision="bfloat16", width=16)
+    rounded = dataclasses.replace(CONFIG, depths=(2,), precision="bfloat16", width=16)
     losses = {}
     for config in (rounded, dataclasses.replace(rounded, precision="full")):
         engine, data = engine_of(config), put(dataset())

@@ -1,4 +1,4 @@
-"""A member is itself: alone or among 48, whoever the others are and wherever it stands."""
+"""A member is itself: alone or among 24, whoever the others are and wherever it stands."""
 
 import dataclasses
 
@@ -15,12 +15,14 @@ from sweep.engine import Engine, put
 from sweep.ensemble import Ensemble
 from sweep.members import data_key
 from sweep.plan import structures_of
+from tests.tiers import slow
 
 STEPS = 20
+MOMENTUM = {"sgd": "trace", "adam": "mu"}
 CONFIG = Config(
     norms=("batch",),
-    depths=(1, 2, 5, 9),
-    seeds=(0, 1, 2),
+    depths=(1, 2, 5),
+    seeds=(0, 1),
     width=8,
     learning_rates=(0.01, 0.03),
     batch_size=16,
@@ -40,28 +42,23 @@ def dataset():
 def train(ensemble, config=CONFIG):
     """An ensemble's gradients at its first step, and its parameters after all of them, by member."""
     engine, data = Engine(config, ensemble), put(dataset())
-    state = engine.init(ensemble.traits, 50)
-
-    @jax.jit
-    def first_gradients(state):
-        _, x, labels = engine.batch(state.traits, state.order, state.step, data)
-        return engine.gradients(state.params, state.rest, x, labels, engine.room(state, data))[0]
-
-    gradients = first_gradients(only_shard(state))
-    state, _ = engine.train(state, data, jnp.int32(STEPS))
-    return by_member(ensemble, gradients), by_member(ensemble, only_shard(state).params)
+    state, _ = engine.train(engine.init(ensemble.traits, 50), data, jnp.int32(1))
+    # What a momentum that was zero holds after one step, but for a factor of Adam's.
+    gradients = by_member(ensemble, only_shard(optax.tree.get(state.moments, MOMENTUM[config.optimizer])))
+    state, _ = engine.train(state, data, jnp.int32(STEPS - 1))
+    return gradients, by_member(ensemble, only_shard(state).params)
 
 
 def only_shard(arrays):
-    return jax.tree.map(lambda array: array[0], arrays)
+    return jax.tree.map(lambda array: np.asarray(array)[0], arrays)
 
 
 def by_member(ensemble, parts):
     found = {}
     for depth, group in ensemble.groups.items():
-        extracted = ensemble.extract(parts, depth)
+        extracted = jax.jit(ensemble.extract, static_argnums=1)(parts, depth)
         for i, member in enumerate(ensemble.members[group]):
-            found[member] = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), extracted)
+            found[member] = jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], extracted)
     return found
 
 
@@ -74,11 +71,11 @@ def assert_same(actual, expected, tolerance):
 def everyone():
     with jax.enable_x64(True):
         ((structure, members),) = structures_of(CONFIG, (1, 5, 1), 3).items()
-        assert len(members) == 48
+        assert len(members) == 24
         yield structure, members, *train(Ensemble.of(structure, members))
 
 
-@pytest.mark.parametrize("index", [pytest.param(0, marks=pytest.mark.slow), 47])
+@pytest.mark.parametrize("index", [slow(0), 23])
 def test_alone_as_an_ensemble_of_one(double, everyone, index):
     structure, members, gradients, params = everyone
     member = members[index]
@@ -89,7 +86,7 @@ def test_alone_as_an_ensemble_of_one(double, everyone, index):
 
 def assert_equals_a_flax_model(structure, member, gradients, params):
     """The same network trained as anybody would train it: `nnx.Optimizer`, a Python loop, one batch at a time."""
-    model = member.build(structure)
+    model = nnx.jit(lambda: member.build(structure))()
     optimizer = nnx.Optimizer(model, optax.sgd(member.learning_rate, momentum=0.9), wrt=nnx.Param)
     data = put(dataset())
 
@@ -115,13 +112,20 @@ def assert_equals_a_flax_model(structure, member, gradients, params):
     assert_same(params, parts(nnx.state(model, nnx.Param)), 1e-6)
 
 
-@pytest.mark.parametrize("index", [40])
-def test_alone_as_a_flax_model(double, everyone, index):
+def test_alone_as_a_flax_model(double, everyone):
     structure, members, gradients, params = everyone
-    assert_equals_a_flax_model(structure, members[index], gradients[members[index]], params[members[index]])
+    assert_equals_a_flax_model(structure, members[20], gradients[members[20]], params[members[20]])
 
 
-@pytest.mark.parametrize("change", [{"norms": ("none",)}, {"order": "pre", "optimizer": "adam"}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"norms": ("none",), "order": "pre", "optimizer": "adam"},
+        slow({"norms": ("none",)}),
+        slow({"order": "pre", "optimizer": "adam"}),
+    ],
+    ids=str,
+)
 def test_other_structures_too(double, change):
     config = dataclasses.replace(CONFIG, depths=(1, 4), seeds=(3,), **change)
     ((structure, members),) = structures_of(config, (1, 5, 1), 3).items()
@@ -133,7 +137,11 @@ def test_other_structures_too(double, change):
 
 @pytest.mark.parametrize(
     ("arch", "depths", "shortcut"),
-    [pytest.param("cnn", (8, 14, 20), "B", marks=pytest.mark.slow), ("isotropic-cnn", (1, 2, 4), "A")],
+    [
+        slow("cnn", (8, 14, 20), "B"),
+        slow("isotropic-cnn", (8, 14, 20), "A"),
+        ("isotropic-cnn", (1, 2), "A"),
+    ],
 )
 def test_convolutional_members_too(double, arch, depths, shortcut):
     """Of three depths, the shallowest without layers in some stacks: alone in an ensemble and as Flax models."""
@@ -145,19 +153,20 @@ def test_convolutional_members_too(double, arch, depths, shortcut):
     alone_gradients, alone_params = train(Ensemble.of(structure, members[:1]), config)
     assert_same(gradients[members[0]], alone_gradients[members[0]], 1e-10)
     assert_same(params[members[0]], alone_params[members[0]], 1e-6)
-    for member in (members[0], members[-2]):
+    for member in {members[0], members[-2]} if max(depths) > 2 else members[-1:]:
         assert_equals_a_flax_model(structure, member, gradients[member], params[member])
 
 
 def test_order_and_company_change_nothing(double, everyone):
     structure, members, gradients, params = everyone
-    some = members[::-11]
+    some = members[::-5]
     other_gradients, other_params = train(Ensemble.of(structure, some))
     for member in some:
         assert_same(other_gradients[member], gradients[member], 1e-10)
         assert_same(other_params[member], params[member], 1e-6)
 
 
+@pytest.mark.slow
 def test_a_diverging_member_disturbs_nobody(double, everyone):
     structure, members, _, params = everyone
     wild = dataclasses.replace(members[10], learning_rate=1e200)
@@ -178,13 +187,14 @@ def test_a_diverging_member_disturbs_nobody(double, everyone):
 @pytest.mark.parametrize(
     ("arch", "depths"),
     [
-        pytest.param("cnn", (8, 14), marks=pytest.mark.slow),
-        pytest.param("isotropic-cnn", (3, 4, 6), marks=pytest.mark.slow),
-        ("mlp", (2, 3, 7)),
+        slow("cnn", (8, 14)),
+        slow("isotropic-cnn", (3, 4, 6)),
+        slow("mlp", (2, 3, 7)),
+        ("mlp", (1, 3)),
     ],
 )
 def test_large_members_one_after_the_other(double, monkeypatch, arch, depths):
-    """Networks too large to gain from one another's company, on CPUs: as all at once, and as a Flax model."""
+    """Networks too large to gain from one another's company, on CPUs: as all at once."""
     config = dataclasses.replace(CONFIG, arch=arch, depths=depths, seeds=(5, 6), width=4, learning_rates=(0.03,))
     ((structure, members),) = structures_of(config, (1, 5, 1), 3).items()
     data = put(dataset())
@@ -211,5 +221,3 @@ def test_large_members_one_after_the_other(double, monkeypatch, arch, depths):
     for expected, actual in zip(arrays, serial_arrays, strict=True):
         for member in members:
             assert_same(actual[member], expected[member], 1e-8)
-    gradients, params = train(ensemble, config)
-    assert_equals_a_flax_model(structure, members[1], gradients[members[1]], params[members[1]])

@@ -27,7 +27,7 @@ from sweep.store import Store
 def small(tmp_path, **kwargs):
     settings = {
         "depths": (1, 3),
-        "seeds": (0, 1),
+        "seeds": (0,),
         "width": 8,
         "learning_rates": (0.02, 1e30),  # the second one diverges
         "batch_size": 32,
@@ -35,6 +35,7 @@ def small(tmp_path, **kwargs):
         "probe_steps": (5,),
         "probe_batch_size": 16,
         "spectrum_batch_size": 3,
+        "report": False,
         "out": tmp_path,
         "name": "small",
     }
@@ -47,29 +48,33 @@ def quiet():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
+    """A run's config, directory and printed lines, and the messages of JAX's compilations."""
     config = small(tmp_path_factory.mktemp("runs"))
-    console = quiet()
-    return config, run(config, console), console.file.getvalue()
+    console, messages = quiet(), io.StringIO()
+    handler, logger = logging.StreamHandler(messages), logging.getLogger("jax")
+    logger.addHandler(handler)
+    with jax.log_compiles():
+        path = run(config, console)
+    logger.removeHandler(handler)
+    return config, path, console.file.getvalue(), messages.getvalue()
 
 
 def test_the_directory(finished):
-    config, path, printed = finished
+    config, path, printed, _ = finished
     assert path == config.out / "small"
     assert yaml.safe_load((path / "config.yaml").read_text())["depths"] == [1, 3]
     provenance = json.loads((path / "provenance.json").read_text())
     assert provenance["status"] == "complete"
     assert provenance["versions"]["jax"] == jax.__version__
-    assert [program["members"] for program in provenance["programs"]] == [16, 16]
+    assert [program["members"] for program in provenance["programs"]] == [8, 8]
     assert all(program["compile_seconds"] > 0 for program in provenance["programs"])
-    assert "report.html" in printed
     assert "residual" in printed
 
 
 def test_the_results_are_labelled_and_complete(finished):
-    _, path, _ = finished
-    results = analysis.load(path)
+    results = analysis.load(finished[1])
     assert dict(results.sizes) == {
-        "member": 32,
+        "member": 16,
         "step": 12,
         "probe_step": 3,
         "layer": 4,
@@ -94,7 +99,7 @@ def test_the_results_are_labelled_and_complete(finished):
 
 
 def test_a_diverged_member_is_recorded(finished):
-    _, path, printed = finished
+    _, path, printed, _ = finished
     results = analysis.load(path)
     wild = results.isel(member=results.learning_rate.values > 1)
     assert np.isfinite(wild.diverged_step).any()
@@ -109,7 +114,7 @@ def test_a_diverged_member_is_recorded(finished):
 
 def test_what_is_stored_is_what_the_probes_say(finished):
     """Rows of the store belong to the members they are labelled with: each built alone and measured by hand."""
-    config, path, _ = finished
+    config, path, *_ = finished
     results = analysis.load(path).isel(probe_step=0)
     dataset = load("digits")
     data = put(dataset)
@@ -138,24 +143,23 @@ def test_what_is_stored_is_what_the_probes_say(finished):
 
 
 @pytest.mark.parametrize("name", PROBES)
-def test_every_probe_stores_what_it_says(name):
-    """Each part, on the ensembles it applies to: its variables, in the dimensions it names, none of them empty."""
-    config = small(Path("runs"), seeds=(0,), learning_rates=(0.02,), probes=(name,))
+def test_every_probe_returns_what_it_says(name):
+    """On the ensembles it applies to: its variables, in the dimensions it names."""
+    config = small(Path("runs"), learning_rates=(0.02,), probes=(name,))
     ensembles = [Ensemble.of(*group) for group in structures_of(config, (8, 8, 1), 10).items()]
     data, sizes = put(load("digits")), dimensions(config, ensembles)
     lines = [line for line in remarks(config, ensembles) if "theory" not in line]
     assert len(lines) == (name == "spectra")
     rows = probe_rows(config, 1437)
     for ensemble in ensembles:
-        engine = Engine(config, ensemble)
-        state = engine.init(ensemble.traits, 1437)
+        state = Engine(config, ensemble).init.eval_shape(ensemble.traits, 1437)
         probes = chosen(config, ensemble)
-        measured = measurement(probes, 3, ensemble)(state.traits, state.params, state.rest, data, rows)
+        measure = measurement(probes, 3, ensemble)
+        measured = measure.eval_shape(state.traits, state.params, state.rest, data, rows)
         variables = {name: variable for probe in probes for name, variable in probe.variables.items()}
         assert measured.keys() == variables.keys()
         for variable, values in measured.items():
             assert values.shape == (1, len(ensemble.members), *(sizes[dim] for dim in variables[variable].dims))
-            assert np.isfinite(values).any(), variable
 
 
 def test_a_probe_that_applies_to_no_network_is_refused(tmp_path):
@@ -173,11 +177,8 @@ def test_what_is_not_measured_is_said(finished):
     assert "spectra of norm=none: without batch norm the coupled reading has the frozen one's values" in printed
 
 
-def test_the_train_step_compiles_once_a_structure(tmp_path, caplog):
-    with jax.log_compiles(), caplog.at_level(logging.WARNING):
-        run(small(tmp_path, report=False, probe_steps=(1, 2, 7)), quiet())
-    compiled = [r.getMessage() for r in caplog.records if r.getMessage().startswith("Compiling jit(train)")]
-    assert len(compiled) == 2
+def test_the_train_step_compiles_once_per_structure(finished):
+    assert finished[3].count("Compiling jit(train)") == 2
 
 
 def test_a_run_leaves_no_programs_behind(tmp_path):
@@ -187,7 +188,13 @@ def test_a_run_leaves_no_programs_behind(tmp_path):
         gc.collect()
         return len(jax.devices()[0].client.live_executables())
 
-    settings = {"report": False, "probes": ("signals",), "norms": ("none",), "steps": 2, "probe_steps": None}
+    settings = {
+        "probes": ("signals",),
+        "norms": ("none",),
+        "depths": (1,),
+        "steps": 2,
+        "probe_steps": None,
+    }
     run(small(tmp_path, name="first", **settings), quiet())
     before = programs()
     for name in ("second", "third"):
@@ -196,7 +203,7 @@ def test_a_run_leaves_no_programs_behind(tmp_path):
 
 
 def test_an_existing_run_is_not_touched(finished):
-    config, path, _ = finished
+    config, path, *_ = finished
     before = {file: file.stat().st_mtime_ns for file in path.rglob("*") if file.is_file()}
     with pytest.raises(UserError, match="already holds a run; choose another --name or --out"):
         run(config, quiet())
@@ -204,7 +211,8 @@ def test_an_existing_run_is_not_touched(finished):
 
 
 def test_a_member_that_diverges_at_the_last_step(tmp_path):
-    path = run(small(tmp_path, steps=1, probe_steps=None, norms=("none",), activation="linear", report=False), quiet())
+    settings = {"depths": (1,), "norms": ("none",), "activation": "linear", "probes": ("signals",)}
+    path = run(small(tmp_path, steps=1, probe_steps=None, **settings), quiet())
     results = analysis.load(path)
     wild = results.isel(member=results.learning_rate.values > 1)
     assert (wild.diverged_step == 1).any()
@@ -237,7 +245,7 @@ def test_an_interrupt_leaves_a_readable_run(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Store, "write_losses", interrupted)
     with pytest.raises(Interrupted, match="what was measured is in"):
-        run(small(tmp_path), quiet())
+        run(small(tmp_path, depths=(1,), probes=("signals",)), quiet())
     results = analysis.load(tmp_path / "small")
     assert results.attrs["provenance"]["status"] == "interrupted"
     results = results.isel(member=results.learning_rate.values < 1)

@@ -22,13 +22,14 @@ from sweep import Config, Interrupted, StorageError, UserError, config_of, resum
 from sweep.checkpoints import Checkpoints
 from sweep.lock import only_writer
 from sweep.store import Store
+from tests.tiers import slow
 
 ROOT = Path(__file__).parents[2]
 
 
 def small(out, name, **kwargs):
     settings = {
-        "depths": (1, 3),
+        "depths": (2,),
         "seeds": (0,),
         "width": 8,
         "learning_rates": (0.02, 1e30),  # the second one diverges
@@ -37,7 +38,7 @@ def small(out, name, **kwargs):
         "probe_steps": (5,),
         "probe_batch_size": 16,
         "spectrum_batch_size": 2,
-        "probes": ("signals", "gradients"),
+        "probes": ("gradients",),
         "checkpoint_minutes": 1e-9,  # after every call
         "out": out,
         "name": name,
@@ -103,7 +104,10 @@ def stopped(tmp_path, monkeypatch):
     return until
 
 
-@pytest.mark.parametrize(("step", "program", "number"), [(0, 0, signal.SIGTERM), (5, 1, signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("step", "program", "number"),
+    [slow(0, 0, signal.SIGTERM), (5, 1, signal.SIGINT)],
+)
 def test_a_stopped_run_goes_on_to_the_same_bits(reference, stopped, step, program, number):
     directory, interrupted = stopped(step, program, number)
     assert interrupted.signal == number
@@ -122,16 +126,20 @@ def test_a_stopped_run_goes_on_to_the_same_bits(reference, stopped, step, progra
     assert {p for p in before if before[p] != after[p]} == {directory / "provenance.json"}
 
 
-def test_members_stay_where_they_were(reference, stopped, monkeypatch):
-    """A checkpoint is of one split of the members: other devices are refused, and less memory changes nothing."""
-    directory, _ = stopped(5, 1)
-    before = files(directory)
+def test_other_devices_are_refused(reference):
+    """A checkpoint is of one split of the members."""
+    before = files(reference)
     with pytest.raises(UserError) as caught:
-        resume(directory, dataclasses.replace(config_of(directory), mesh="members=2"), quiet())
+        resume(reference, dataclasses.replace(config_of(reference), mesh="members=2"), quiet())
     assert "is split as members=4,batch=1, and would be as members=2,batch=1 here; go on with --mesh members=4" in str(
         caught.value
     )
-    assert files(directory) == before
+    assert files(reference) == before
+
+
+@pytest.mark.slow
+def test_less_memory_changes_nothing(reference, stopped, monkeypatch):
+    directory, _ = stopped(5, 1)
     monkeypatch.setattr("sweep.prepare.available_bytes", lambda devices: 1)
     resume(directory, config_of(directory), quiet())
     assert_the_same_bits(directory, reference)
@@ -140,11 +148,10 @@ def test_members_stay_where_they_were(reference, stopped, monkeypatch):
 def test_more_steps(tmp_path):
     """12 steps, and on to 20, are 20 steps; the step that was the last stays measured."""
     # None diverges: that may show at a measured step, of which the two runs have different ones.
-    short = run(small(tmp_path, "grown", learning_rates=(0.02,)), quiet())
+    settings = {"learning_rates": (0.02,), "norms": ("none",)}
+    short = run(small(tmp_path, "grown", **settings), quiet())
     longer = resume(short, dataclasses.replace(config_of(short), steps=20), quiet())
-    straight = run(
-        small(tmp_path, "straight", learning_rates=(0.02,), steps=20, probe_steps=(1, 3, 5, 10, 12)), quiet()
-    )
+    straight = run(small(tmp_path, "straight", steps=20, probe_steps=(1, 3, 5, 10, 12), **settings), quiet())
     found, expected = stored(longer), stored(straight)
     assert found.probe_step.values.tolist() == [0, 5, 12, 20]
     assert found.drop_vars("probe_step").equals(expected.sel(probe_step=[0, 5, 12, 20]).drop_vars("probe_step"))
@@ -241,7 +248,7 @@ def test_storage_that_fails_is_told(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Store, "write_probes", refused)
         with pytest.raises(StorageError, match=r"cannot write .*: Permission denied; what was written before is whole"):
-            run(small(tmp_path, "x"), quiet())
+            run(small(tmp_path, "x", norms=("none",)), quiet())
     assert json.loads((tmp_path / "x" / "provenance.json").read_text())["status"] == "failed"
     resume(tmp_path / "x", config_of(tmp_path / "x"), quiet())
     assert np.isfinite(stored(tmp_path / "x").train_loss).any()
