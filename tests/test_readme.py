@@ -48,7 +48,7 @@ def test_snippets_run(snippet, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     snippet = snippet.replace(
         "depths=(2, 8, 32), steps=200",
-        'depths=(32,), seeds=(0,), norms=("none",), steps=2, width=8',
+        'depths=(32,), seeds=(0,), nets=("plain",), norms=("none",), steps=2, width=8',
     )
     exec(compile(snippet, "README.md", "exec"), {})
     assert ("run(Config(" in snippet) == bool(list(tmp_path.glob("runs/*/report.html")))

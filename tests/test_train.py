@@ -20,7 +20,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 import train
 train.command()
 """
-SMALL = ["--depths", "1", "2", "--seeds", "0", "--width", "8"]
+SMALL = ["--depths", "1", "2", "--seeds", "0", "--width", "8", "--norms", "none"]
 SMALL += ["--probe-batch-size", "16", "--spectrum-batch-size", "2", "--no-report"]
 
 

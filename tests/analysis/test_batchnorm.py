@@ -5,6 +5,7 @@ import pytest
 
 from analysis.activations import ACTIVATIONS
 from analysis.batchnorm import plain_growth, plain_growth_at, residual_growth, residual_variance
+from tests.tiers import slow
 
 WIDTH, DRAWS = 400, 6
 
@@ -66,8 +67,10 @@ def test_large_batches_come_to_the_limit(activation):
     assert 0 < near < 0.01
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
-@pytest.mark.parametrize("batch", [12, 128])
+@pytest.mark.parametrize(
+    ("batch", "activation"),
+    [(12, "relu"), (128, "tanh"), slow(12, "tanh"), slow(12, "gelu"), slow(128, "relu"), slow(128, "gelu")],
+)
 def test_plain_growth_is_backpropagations(activation, batch):
     squared, _ = measured(activation, batch, 12)
     # Past the first layers, whose batch is not yet as depth makes it, and the last, whose gradient is not.

@@ -18,8 +18,7 @@ import analysis
 from analysis.load import NotARunError, settings
 from analysis.summary import rows
 from sweep import Config, run
-
-SCRIPTS = ["spectra", "gradients", "trainability", "drift", "density"]
+from tests.tiers import slow
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +59,9 @@ def script(monkeypatch, capsys):
     return run_script
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize(
+    "name", ["spectra", *(slow(name) for name in ("gradients", "trainability", "drift", "density"))]
+)
 def test_one_figure(script, finished, tmp_path, name):
     code, printed, errors = script(f"analysis.{name}", finished, "--out", tmp_path)
     assert code == 0

@@ -60,6 +60,7 @@ def test_plain_relu_shrinks_by_half_of_the_weight_variance(weight_std):
     assert abs(measured - expected) < 4 * error + 0.01 * expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weight_std", [slow(0.5), 1.0, slow(2.0)])
 def test_plain_batch_norm_explodes(weight_std):
     measured, error = rate(growth(512, 512, layers=12, norm="batch", weight_std=weight_std))
@@ -125,6 +126,7 @@ def test_critical_relu_variance(init):
     assert eigenvalues.var() / mean**2 == pytest.approx(expected, rel=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "norm"),
     [

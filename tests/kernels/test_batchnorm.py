@@ -143,7 +143,7 @@ class TestEveryImplementation:
             call("reference", activation="relu"),
             args,
             1e-11 if shape[0] > 1 else 1e-7,
-            second_order=shape == (7, 5),
+            second_order=shape == (7, 5) and implementation == "xla",
         )
 
     @ORDERS
@@ -564,8 +564,8 @@ def test_one_launch_for_all_members(name, rows, dtype, activation, with_residual
 @pytest.mark.parametrize(
     ("shape", "activation", "with_residual", "members"),
     [
-        ((7, 5), "gelu", True, None),
-        ((300, 70), "relu", False, 2),
+        ((7, 5), "gelu", True, 2),
+        slow((300, 70), "relu", False, 2),
         *itertools.starmap(slow, itertools.product([(60, 130), (300, 70)], ["relu", "gelu"], [False, True], [None, 3])),
     ],
 )
@@ -610,8 +610,9 @@ def test_mosaic_gpu_need_not_know_an_activation(monkeypatch, activation, dtype):
     assert launches(lowered_for("cuda", gradient, *arguments((128, 64), dtype, residual=False))) == 2
 
 
-@pytest.mark.parametrize("name", CHIPS)
-@pytest.mark.parametrize("rows", [128, 9000])
+@pytest.mark.parametrize(
+    ("name", "rows"), [("hopper", 128), ("tpu", 9000), *(slow(*case) for case in itertools.product(CHIPS, [128, 9000]))]
+)
 def test_kernels_lower_where_every_device_has_its_own_batch(rows, name):
     """Under `shard_map`, which checks what varies over devices: with shared statistics and without."""
     chip = CHIPS[name]

@@ -12,6 +12,7 @@ from nets import CNN, MLP, Stack
 from probes import hidden_map, jacobian, jacobian_spectrum, leading_spectrum
 from probes.matrixfree import smallest_singular_values, with_transpose
 from probes.spectra import condition_number, isometry_distance, smallest_spectrum
+from tests.tiers import slow
 
 SAMPLES = 3
 KEY = jax.random.key(0)
@@ -164,7 +165,7 @@ def test_the_smallest_are_exact_after_all_steps(double, shape):
     assert np.isnan(errors[25:]).all()
 
 
-@pytest.mark.parametrize("shape", [(80, 50), (50, 50)])
+@pytest.mark.parametrize("shape", [slow((80, 50)), (50, 50)])
 def test_the_smallest_are_within_their_errors_and_from_above(double, shape):
     """Of wide and of square maps, at steps where they have not converged and where some have."""
     matrix = gaussian(*shape)

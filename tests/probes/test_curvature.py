@@ -142,6 +142,7 @@ def test_the_traces_error_is_its_spread(double):
     np.testing.assert_allclose(found.trace.mean(), values.sum(), atol=4 * expected / np.sqrt(200))
 
 
+@pytest.mark.slow
 def test_networks_at_once(double):
     """Mapped over networks as one by one; the same key gives the same numbers, another others."""
     x = batch()

@@ -100,6 +100,7 @@ def test_arrays_of_any_shape(double):
     np.testing.assert_allclose(found.largest, extremes(matrix, 3, 40).largest, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_the_standard_error_is_the_spread(double):
     """Over keys; both the error's size and the mean are right."""
     matrix, vectors = symmetric(HESSIAN), 12
@@ -139,6 +140,7 @@ def test_the_density_is_the_eigenvalues_own(double):
         assert abs(measured - share) < 4 * np.sqrt(2 / 97 * share * (1 - share) / 40) + 0.02
 
 
+@pytest.mark.slow
 def test_keys_and_vmap(double):
     """The same key gives the same numbers, another others; mapped networks give a loop's."""
     matrices = jnp.stack([symmetric(HESSIAN, key) for key in range(3)])

@@ -108,6 +108,7 @@ def test_a_networks_coupled_jacobian(network):
     check(found, errors, dense(jacobian(network, x, "coupled"))[:20])
 
 
+@pytest.mark.slow
 def test_a_networks_samples(double):
     network = MLP(5, 3, depth=4, width=24, net="plain", norm="none", rngs=nnx.Rngs(1))
     x = jax.random.normal(jax.random.key(2), (6, 5), float)
@@ -275,6 +276,7 @@ def test_quantiles(double):
         np.testing.assert_allclose(middle, expected, atol=0.03)
 
 
+@pytest.mark.slow
 def test_the_quantiles_interval_is_that_of_the_probes(double):
     """All steps give the same start vectors' measure exactly."""
     matrix = gaussian(40, 60)
@@ -284,6 +286,7 @@ def test_the_quantiles_interval_is_that_of_the_probes(double):
         assert low <= spectral_quantile(all_, level)[1] <= high
 
 
+@pytest.mark.slow
 def test_vmap_and_map_equal_a_loop(double):
     matrices, keys = gaussian(4, 12, 9), jax.random.split(jax.random.key(3), 4)
 

@@ -48,6 +48,7 @@ def test_by_finite_differences(network):
     np.testing.assert_allclose(found.smoothness, max(betas), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_small_step_sees_the_curvature_along_the_gradient(network):
     """`‖∇L(θ - ηg) - ∇L(θ)‖ / (η ‖g‖)` tends to `‖H g‖ / ‖g‖`."""
     x = jax.random.normal(jax.random.key(1), (9, 5), float)

@@ -75,6 +75,7 @@ def test_the_alignment_of_known_kernels(double):
     assert np.isnan(label_alignment(jnp.kron(same, jnp.eye(3)), jnp.zeros_like(LABELS), centered=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [32, slow(64)])
 def test_networks_at_once(bits):
     with jax.enable_x64(bits == 64):

@@ -35,7 +35,7 @@ def losses(way, config):
     return WAYS[way](workload(config))().take(0, config.steps)
 
 
-FAST = ("padded", "scanned", "torch")
+FAST = ("padded", "torch")
 NO_TORCH = "PyTorch is not installed"
 CASES = [
     pytest.param(

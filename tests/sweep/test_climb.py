@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sweep.climb import REMATERIALIZATIONS, ascend, climb, room_for
+from tests.tiers import pairwise
 
 
 def by_product(w, steps, h):
@@ -27,9 +28,9 @@ def stack(double):
     return w, steps, h, cotangent
 
 
-@pytest.mark.parametrize("layers", [0, 1, 5, 7])
-@pytest.mark.parametrize("layer", [by_product, by_output])
-@pytest.mark.parametrize("remat", REMATERIALIZATIONS)
+@pytest.mark.parametrize(
+    ("layers", "layer", "remat"), pairwise([0, 1, 5, 7], [by_product, by_output], [*REMATERIALIZATIONS])
+)
 def test_is_the_scan_of_the_first_layers(stack, remat, layer, layers):
     w, steps, h, cotangent = stack
     room, into = jax.tree.map(lambda leaf: leaf + jnp.nan, (room_for(layer, w, steps, 7, h, remat), w))

@@ -41,6 +41,7 @@ def test_programs_are_kept_in_the_users_cache_folder(tmp_path):
     assert {name for name in os.listdir(folder) if name.endswith("-cache")} == kept, "the second process found them"
 
 
+@pytest.mark.slow
 def test_another_folder_or_none(tmp_path):
     assert folder_of(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "mine")) == str(tmp_path / "mine")
     (tmp_path / "file").touch()

@@ -16,7 +16,7 @@ from sweep.engine import Engine, put
 from sweep.ensemble import Ensemble
 from sweep.measure import chosen, measurement
 from sweep.plan import structures_of
-from tests.sweep.test_member import CONFIG, assert_same, dataset
+from tests.sweep.test_member import CONFIG, assert_same, dataset, extract
 from tests.tiers import slow
 
 # Three members a depth: on two or four devices some places are left over.
@@ -49,7 +49,7 @@ def trained(grid, config):
     for shard in range(grid.members):
         parts = jax.tree.map(lambda leaf, i=shard: np.asarray(leaf)[i], (state.params, state.rest))
         for depth, group in ensemble.groups.items():
-            extracted = [jax.jit(ensemble.extract, static_argnums=1)(part, depth) for part in parts]
+            extracted = [extract(ensemble, depth)(part) for part in parts]
             for i, member in enumerate(ensemble.members[shard * ensemble.size :][group]):
                 params[member] = jax.tree.map(lambda leaf, i=i: np.asarray(leaf)[i], extracted)
     by_member = {name: ensemble.by_member(array, members) for name, array in numbers.items()}
