@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import xarray as xr
 from rich.console import Console
 
 import analysis
@@ -85,6 +86,21 @@ def test_curves_over_training(results):
     expected = np.exp(np.log(loss.max(-1) - loss.min(-1)).mean(0))
     (line,) = [line for line in drawing.figure.axes[0].lines if line.get_label() == "plain, batch norm"]
     np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-5)
+
+
+def test_a_map_of_what_trains(results):
+    """The run three times over, as if of three weight scales, the second one's twice as accurate."""
+    scales = [
+        results.assign_coords(weight_std=("member", np.full(results.sizes["member"], s))) for s in (1.0, 1.5, 2.0)
+    ]
+    scales[1] = scales[1].assign(test_accuracy=2 * scales[1].test_accuracy)
+    swept = xr.concat(scales, "member").assign_attrs(results.attrs)
+    cells = grid.accuracy_grid(swept, "weight_std")
+    np.testing.assert_allclose(cells[:, 1], 2 * cells[:, 0])
+    (drawing,) = grid.figures(swept).values()
+    maps = [axis for axis in drawing.figure.axes if axis.collections or axis.images]
+    assert len(maps) >= 2
+    assert drawing.finding
 
 
 def test_what_was_not_measured_is_not_drawn(results):

@@ -5,10 +5,14 @@ import sys
 import numpy as np
 import pytest
 
-from analysis import reproduce
+from analysis import load, reproduce
 from analysis.reproductions import EXPERIMENTS, Claim, Experiment
 from analysis.reproductions.claim import Estimate, estimated, growth_by_layer, slope
+from sweep.cli import parse
+from sweep.ensemble import Ensemble
+from sweep.plan import structures_of
 from sweep.presets import PRESETS
+from sweep.store import create
 
 
 @pytest.mark.parametrize(
@@ -62,6 +66,28 @@ def test_experiments_are_presets():
         assert name == experiment.preset
         assert name in PRESETS
     assert len(EXPERIMENTS) == 10
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_numbers_at_random_are_judged_and_do_not_pass(tmp_path, name):
+    """Runs as the experiment asks for them, with noise in the place of everything that they would have measured."""
+    experiment, rng, runs = EXPERIMENTS[name], np.random.default_rng(0), {}
+    for label, flags in experiment.runs.items():
+        config = parse(["--preset", name, *reproduce._merged(flags, experiment.quick)])
+        shape = (8, 8, 1) if config.dataset == "digits" else (32, 32, 3)
+        ensembles = [Ensemble.of(*group) for group in structures_of(config, shape, 10).items()]
+        create(tmp_path / (label or "only"), config, ensembles, {})
+        results = load(tmp_path / (label or "only"))
+        noise = {
+            variable: (array.dims, np.sort(rng.uniform(0.1, 3, array.shape), -1))  # percentiles increase
+            for variable, array in results.items()
+            if array.dtype.kind == "f" and variable != "diverged_step"
+        }
+        runs[label] = results.assign(noise)
+    claims = experiment.judge(runs)
+    verdicts = [claim.verdict for claim in claims]
+    assert set(verdicts) <= {"holds", "fails", "undecided"}
+    assert verdicts.count("holds") < len(verdicts)
 
 
 def test_flags_of_the_quick_setting_take_the_place_of_others():

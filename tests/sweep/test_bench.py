@@ -6,14 +6,17 @@ import re
 from dataclasses import replace
 from functools import lru_cache
 
+import matplotlib.image
 import numpy as np
 import pytest
+from rich.console import Console
 
 from kernels.bench.convolutions import main as convolutions
 from sweep import Config
+from sweep.bench import growth, report
 from sweep.bench.__main__ import impossible
 from sweep.bench.__main__ import main as sweep_bench
-from sweep.bench.compare import check_alike
+from sweep.bench.compare import Result, check_alike
 from sweep.bench.products import products
 from sweep.bench.way import ComparisonError, Workload
 from sweep.bench.ways import LIMIT, OURS, WAYS
@@ -116,6 +119,40 @@ def test_different_losses_end_it():
 def test_a_ways_failure_is_told():
     with pytest.raises(ComparisonError, match=r"(?s)no such way failed:.*KeyError: 'no such way'"):
         Worker("no such way", workload(MLPS))
+
+
+def test_what_is_said_of_times(tmp_path, capsys):
+    """Twice and eight times as long a step: four times in geometric mean; the products alone take half of ours."""
+
+    def result(workload, way, step):
+        return Result(workload, way, step, step, step, 2.0, 5, 4 * step, 10**9, 1.0, 0.5)
+
+    times = {OURS: (1.0, 1.0), "unrolled": (2.0, 8.0), LIMIT: (0.5, 0.5)}
+    results = [result(f"sweep {i}", way, each[i]) for i in range(2) for way, each in times.items()]
+    report.show(results, Console(width=200))
+    printed = capsys.readouterr().out
+    assert "unrolled takes 4.00 times as long a step, and 4.00 times from a cold start" in printed
+    assert "fathom's step runs at 50% of the speed of its matrix products alone" in printed
+    report.plot(results, tmp_path / "results.png")
+    assert matplotlib.image.imread(tmp_path / "results.png").std() > 0.01
+
+
+def test_what_is_said_of_growth(tmp_path):
+    """Times made up: 3 us a layer, 2 s to compile and half a second for every distinct depth."""
+
+    def point(grows, size):
+        compiling = 2 + 0.5 * size if grows == "distinct depths" else 2.0
+        return growth.Point(grows, size, 3e-6 * size, 2e-6 * size, 4e-6 * size, compiling)
+
+    points = [point(grows, size) for grows, size, _ in growth.sweeps(MLPS, quick=False)]
+    assert growth.summary(points) == [
+        "a step takes 3.0 us a layer of a member, within 0% of that line through the origin",
+        "compiling depths 2 and 1024 takes 1.00 times as long as 2 and 4",
+        "compiling takes 2.00 s, and 0.50 s for every distinct depth",
+    ]
+    assert growth.table(points).row_count == len(points)
+    growth.plot(points, tmp_path / "growth.png")
+    assert matplotlib.image.imread(tmp_path / "growth.png").std() > 0.01
 
 
 @pytest.mark.slow
