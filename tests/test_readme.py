@@ -51,4 +51,6 @@ def test_snippets_run(snippet, tmp_path, monkeypatch, capsys):
         'depths=(32,), seeds=(0,), nets=("plain",), norms=("none",), steps=2, width=8',
     )
     exec(compile(snippet, "README.md", "exec"), {})
-    assert ("run(Config(" in snippet) == bool(list(tmp_path.glob("runs/*/report.html")))
+    runs = "run(Config(" in snippet
+    assert len(list(tmp_path.glob("runs/*/report.html"))) == runs
+    assert ("report.html" in "".join(capsys.readouterr().out.split())) == runs  # a long path is broken into lines

@@ -7,7 +7,7 @@ import itertools
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,11 @@ import pytest
 def slow(*values: Any, **settings: Any) -> Any:
     """A case for `parametrize` that runs in the slow tier."""
     return pytest.param(*values, marks=pytest.mark.slow, **settings)
+
+
+def slow_unless(chosen: Callable[..., bool], cases: Iterable[Sequence[Any]]) -> list[Any]:
+    """The cases, for `parametrize`, all of them slow but those of which `chosen(*case)` is true."""
+    return [(pytest.param if chosen(*case) else slow)(*case) for case in cases]
 
 
 def pairwise(*axes: Sequence[Any]) -> list[Any]:

@@ -24,7 +24,7 @@ from kernels.batchnorm.activations import resolve
 from kernels.batchnorm.api import IMPLEMENTATIONS
 from kernels.batchnorm.fused import Settings
 from kernels.batchnorm.mosaic import takes
-from tests.tiers import pairwise, slow
+from tests.tiers import pairwise, slow, slow_unless
 
 PATHS = ["xla", "persistent", "split"]
 ORDERS = pytest.mark.parametrize("second_order", [False, slow(True)])
@@ -38,7 +38,7 @@ def each_path(names, *axes):
 
 
 # Their slopes come from nothing, the output, and x.
-ACTIVATIONS = [None, "relu", "tanh", "gelu", jnp.sin]
+ACTIVATIONS = [None, "relu", "tanh", "gelu", "silu", jnp.sin]
 SHAPES = [(1, 3), (2, 1), (7, 5), (1023, 2), (3, 5, 7, 4), (1500, 70)]
 
 
@@ -127,12 +127,11 @@ def same_derivatives(actual, expected, args, tolerance, second_order=True):
 class TestEveryImplementation:
     @pytest.mark.parametrize(
         ("implementation", "shape"),
-        [
-            # (7, 5) on every path, each other shape on one of them.
-            (pytest.param if shape == (7, 5) or (i + j) % 3 == 0 else slow)(path, shape)
-            for i, path in enumerate(PATHS)
-            for j, shape in enumerate(SHAPES)
-        ],
+        # (7, 5) on every path, each other shape on one of them.
+        slow_unless(
+            lambda path, shape: shape == (7, 5) or (PATHS.index(path) + SHAPES.index(shape)) % 3 == 0,
+            itertools.product(PATHS, SHAPES),
+        ),
         indirect=["implementation"],
     )
     def test_shapes(self, double, implementation, shape):
@@ -563,11 +562,10 @@ def test_one_launch_for_all_members(name, rows, dtype, activation, with_residual
 
 @pytest.mark.parametrize(
     ("shape", "activation", "with_residual", "members"),
-    [
-        ((7, 5), "gelu", True, 2),
-        slow((300, 70), "relu", False, 2),
-        *itertools.starmap(slow, itertools.product([(60, 130), (300, 70)], ["relu", "gelu"], [False, True], [None, 3])),
-    ],
+    slow_unless(
+        lambda *case: case == ((7, 5), "gelu", True, 3),
+        itertools.product([(7, 5), (60, 130), (300, 70)], ["relu", "gelu"], [False, True], [None, 3]),
+    ),
 )
 def test_kernels_of_mosaic_gpu(double, monkeypatch, shape, activation, with_residual, members):
     """Emulated, persistent and, with 300 rows, split; alone and mapped. Their emulator does not go into a program."""
@@ -611,7 +609,8 @@ def test_mosaic_gpu_need_not_know_an_activation(monkeypatch, activation, dtype):
 
 
 @pytest.mark.parametrize(
-    ("name", "rows"), [("hopper", 128), ("tpu", 9000), *(slow(*case) for case in itertools.product(CHIPS, [128, 9000]))]
+    ("name", "rows"),
+    slow_unless(lambda *case: case in {("hopper", 128), ("tpu", 9000)}, itertools.product(CHIPS, [128, 9000])),
 )
 def test_kernels_lower_where_every_device_has_its_own_batch(rows, name):
     """Under `shard_map`, which checks what varies over devices: with shared statistics and without."""

@@ -16,7 +16,7 @@ from kernels.bench.workloads import Workload
 
 def test_everything_it_writes(tmp_path, capsys):
     files = {kind: tmp_path / f"results.{kind}" for kind in ("json", "csv", "png")}
-    asked = ["--shapes", "4x3x8", "--only", "xla", "flax", "--rounds", "1"]
+    asked = ["--shapes", "16x8", "4x3x8", "--only", "xla", "flax", "--rounds", "1"]
     asked += ["--json", str(files["json"]), "--csv", str(files["csv"]), "--plot", str(files["png"])]
     main(asked)
     main(asked)
@@ -24,9 +24,9 @@ def test_everything_it_writes(tmp_path, capsys):
     written = json.loads(files["json"].read_text())
     found = {(r["workload"], r["contestant"], r["part"]) for r in written["results"]}
     parts = ("forward", "keeping", "backward", "both")
-    shape = "4x3x8 float32 relu"
-    raced = {(shape, name, part) for name in ("xla", "flax") for part in parts}
-    assert found == raced | {(shape, "copy", "forward")}
+    shapes = ("16x8 float32 relu", "4x3x8 float32 relu")
+    raced = {(shape, name, part) for shape in shapes for name in ("xla", "flax") for part in parts}
+    assert found == raced | {(shape, "copy", "forward") for shape in shapes}
     assert all(r["lower_quartile"] <= r["median"] <= r["upper_quartile"] for r in written["results"])
     with files["csv"].open() as file:
         rows = list(csv.DictReader(file))

@@ -202,12 +202,14 @@ def test_delta_orthogonal_weights_keep_the_norm_of_every_image(double):
 @pytest.mark.slow
 def test_kinds_norms_orders_and_shortcuts_start_from_the_same_weights():
     def kernels(**kwargs):
-        model = nnx.jit(lambda: CNN(8, width=4, **kwargs, rngs=nnx.Rngs(0)))()
+        model = nnx.jit(lambda: CNN(14, width=4, **kwargs, rngs=nnx.Rngs(0)))()
         found = nnx.to_flat_state(nnx.state(model, nnx.Param))
         return {path: leaf[...] for path, leaf in found if path[-1] == "kernel" and "shortcut" not in path}
 
     expected = kernels()
     changes = [
+        {"norm": "none"},
+        {"order": "pre"},
         {"net": "plain"},
         {"shortcut": "B"},
         {"order": "pre", "norm": "none"},

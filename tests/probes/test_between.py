@@ -58,7 +58,7 @@ CASES = [
         ("post", "coupled", EVERYWHERE, True),
         ("pre", "frozen", EVERYWHERE, True),
         ("pre", "coupled", EVERYWHERE, False),
-        ("isotropic", "frozen", EVERYWHERE[:3], True),
+        ("isotropic", "frozen", EVERYWHERE, True),
         ("isotropic", "coupled", EVERYWHERE, False),
         ("staged", "frozen", ((1, "logits"),), False),
     )

@@ -1,5 +1,7 @@
 """Against dense Hessians and Gauss-Newton matrices of all parameters, and finite differences of the gradient."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from nets import CNN, MLP
 from probes.curvature import curvature_product, loss_curvature
 from probes.parameters import logits_by_parameters
-from tests.tiers import slow
+from tests.tiers import slow, slow_unless
 
 LABELS = jnp.arange(8) % 3
 
@@ -63,14 +65,10 @@ def curvature(network, x, matrix, key=0, **settings):
 
 @pytest.mark.parametrize(
     ("name", "matrix"),
-    [
-        ("post", "hessian"),
-        ("none", "gauss_newton"),
-        *(
-            slow(*case)
-            for case in (("post", "gauss_newton"), ("none", "hessian"), ("cnn", "hessian"), ("cnn", "gauss_newton"))
-        ),
-    ],
+    slow_unless(
+        lambda *case: case in {("post", "hessian"), ("none", "gauss_newton")},
+        itertools.product(NETWORKS, ["hessian", "gauss_newton"]),
+    ),
 )
 def test_products(double, name, matrix):
     """All columns of the matrix."""

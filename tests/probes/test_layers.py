@@ -5,12 +5,14 @@ from itertools import combinations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from flax import nnx
 
 from nets import CNN, MLP, Hyperparameter
 from probes import branch_share, covariate_shift, gradient_correlation, partial_jacobian_norms, representation
 from probes.representation import pairwise_cosine
 from tests.probes.networks import DEPTH, LABELS, hidden_states, layers_of, states_of
+from tests.tiers import slow
 
 
 def test_partial_jacobian_norms(network, x):
@@ -59,13 +61,14 @@ def test_a_plain_net_is_all_branch(double, x):
     np.testing.assert_allclose(branch_share(MLP(5, 3, DEPTH, 6, rngs=nnx.Rngs(0)), x), 1, rtol=1e-12)
 
 
-def test_branch_share_of_a_cnn(double):
+@pytest.mark.parametrize(("depth", "blocks"), [(8, 3), slow(14, 6)])
+def test_branch_share_of_a_cnn(double, depth, blocks):
     """Blocks that change size: their skip is a shortcut."""
-    network = nnx.jit(lambda: CNN(8, width=2, net="residual", norm="batch", rngs=nnx.Rngs(0)))()
+    network = nnx.jit(lambda: CNN(depth, width=2, net="residual", norm="batch", rngs=nnx.Rngs(0)))()
     x = np.random.default_rng(1).normal(size=(5, 8, 8, 3))
     outputs = nnx.jit(lambda network, x: network.trace(x).outputs)(network, x)
     shares = jax.jit(lambda x: branch_share(network, x))(x)
-    assert shares.shape == (3,)
+    assert shares.shape == (blocks,)
     # The first block of a stage stands alone in its section.
     name = next(name for name, section in network.hidden.items() if hasattr(section, "shortcut") and section.shortcut)
     names = list(network.section_names)

@@ -38,16 +38,13 @@ def losses(way, config):
     return WAYS[way](workload(config))().take(0, config.steps)
 
 
-FAST = ("padded", "torch")
+FAST = (("padded", "post"), ("torch", "post"))
 NO_TORCH = "PyTorch is not installed"
 CASES = [
     pytest.param(
         name,
         config,
-        marks=[
-            *[pytest.mark.peers] * (name == "torch"),
-            *[pytest.mark.slow] * (config is not MLPS or name not in FAST),
-        ],
+        marks=[pytest.mark.peers] * (name == "torch") + [pytest.mark.slow] * ((name, label) not in FAST),
         id=f"{name}-{label}",
     )
     for label, config in {

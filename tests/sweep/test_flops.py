@@ -52,18 +52,23 @@ def test_refuses_what_is_no_program():
         count_flops("hello")
 
 
+def least_of_mlps(config, depth):
+    """The three products of every layer, forward and two backward."""
+    return 6 * config.batch_size * config.width**2 * depth
+
+
 @pytest.mark.parametrize(
     ("config", "least_of"),
     [
-        # At least the three products of every layer, forward and two backward.
-        (Config(norms=("batch",), seeds=(0,), depths=(2, 64)), lambda c, depth: 6 * c.batch_size * c.width**2 * depth),
+        (Config(norms=("batch",), seeds=(0,), depths=(2, 64)), least_of_mlps),
+        slow(Config(norms=("batch",), depths=(2, 5, 64)), least_of_mlps),
         # Of a staged CNN on 8x8 images: 64 pixels x width² in the first stage and as many products in the others.
         slow(
             Config(norms=("batch",), arch="cnn", depths=(8, 14, 32), width=8, batch_size=16),
             lambda c, depth: 6 * c.batch_size * 9 * 64 * c.width**2 * (depth - 5),
         ),
     ],
-    ids=["mlp", "staged cnn"],
+    ids=["mlp", "mlp of three depths", "staged cnn"],
 )
 def test_the_ensembles_work_is_the_sum_of_its_members(config, least_of):
     data = put(load("digits"))

@@ -155,13 +155,16 @@ def test_other_structures_too(double, change):
     ],
 )
 def test_convolutional_members_too(double, arch, depths, shortcut):
-    """Of three depths, the shallowest without layers in some stacks: as Flax models."""
+    """Of several depths, the shallowest without layers in some stacks: alone in an ensemble and as Flax models."""
     config = dataclasses.replace(
         CONFIG, arch=arch, depths=depths, seeds=(3,), width=2, learning_rates=(0.03,), shortcut=shortcut
     )
     ((structure, members),) = structures_of(config, (1, 5, 1), 3).items()
     gradients, params = train(Ensemble.of(structure, members), config)
-    for member in {members[0], members[-2]} if max(depths) > 2 else members[-1:]:
+    alone_gradients, alone_params = train(Ensemble.of(structure, members[:1]), config)
+    assert_same(gradients[members[0]], alone_gradients[members[0]], 1e-10)
+    assert_same(params[members[0]], alone_params[members[0]], 1e-6)
+    for member in (members[0], members[-2]):
         assert_equals_a_flax_model(structure, member, gradients[member], params[member])
 
 
@@ -202,7 +205,7 @@ def test_a_diverging_member_disturbs_nobody(double, everyone):
     ],
 )
 def test_large_members_one_after_the_other(double, monkeypatch, arch, depths):
-    """Networks too large to gain from one another's company, on CPUs: as all at once."""
+    """Networks too large to gain from one another's company, on CPUs: as all at once, and as a Flax model."""
     config = dataclasses.replace(CONFIG, arch=arch, depths=depths, seeds=(5, 6), width=4, learning_rates=(0.03,))
     ((structure, members),) = structures_of(config, (1, 5, 1), 3).items()
     data = put(dataset())
@@ -229,3 +232,5 @@ def test_large_members_one_after_the_other(double, monkeypatch, arch, depths):
     for expected, actual in zip(arrays, serial_arrays, strict=True):
         for member in members:
             assert_same(actual[member], expected[member], 1e-8)
+    gradients, params = train(ensemble, config)
+    assert_equals_a_flax_model(structure, members[1], gradients[members[1]], params[members[1]])

@@ -33,7 +33,8 @@ def parts(config):
     [
         {"optimizer": "adam"},
         slow({"remat": "sqrt", "depths": (64,)}),
-        slow({"batch_size": 512}),
+        slow({}),
+        slow({"optimizer": "adam", "batch_size": 512}),
         slow({"arch": "isotropic-cnn", "width": 8}),
     ],
     ids=lambda changes: "-".join(map(str, changes.values())) or "default",

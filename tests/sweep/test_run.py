@@ -22,6 +22,7 @@ from sweep.ensemble import Ensemble
 from sweep.measure import chosen, dimensions, measurement, probe_rows, remarks
 from sweep.plan import structures_of
 from sweep.store import Store
+from tests.tiers import slow
 
 
 def small(tmp_path, **kwargs):
@@ -142,10 +143,11 @@ def test_what_is_stored_is_what_the_probes_say(finished):
             np.testing.assert_allclose(stored.test_accuracy, accuracy, atol=1 / 360)
 
 
+@pytest.mark.parametrize("values", [False, slow(True)])
 @pytest.mark.parametrize("name", PROBES)
-def test_every_probe_returns_what_it_says(name):
-    """On the ensembles it applies to: its variables, in the dimensions it names."""
-    norms = ("none", "batch") if name == "spectra" else ("batch",)
+def test_every_probe_returns_what_it_says(name, values):
+    """On the ensembles it applies to: its variables, in the dimensions it names; slowly, none of them empty."""
+    norms = ("none", "batch") if values or name == "spectra" else ("batch",)
     config = small(Path("runs"), learning_rates=(0.02,), norms=norms, probes=(name,))
     ensembles = [Ensemble.of(*group) for group in structures_of(config, (8, 8, 1), 10).items()]
     data, sizes = put(load("digits")), dimensions(config, ensembles)
@@ -153,14 +155,16 @@ def test_every_probe_returns_what_it_says(name):
     assert len(lines) == (name == "spectra")
     rows = probe_rows(config, 1437)
     for ensemble in ensembles:
-        state = Engine(config, ensemble).init.eval_shape(ensemble.traits, 1437)
-        probes = chosen(config, ensemble)
+        init, probes = Engine(config, ensemble).init, chosen(config, ensemble)
         measure = measurement(probes, 3, ensemble)
-        measured = measure.eval_shape(state.traits, state.params, state.rest, data, rows)
+        init, measure = (init, measure) if values else (init.eval_shape, measure.eval_shape)
+        state = init(ensemble.traits, 1437)
+        measured = measure(state.traits, state.params, state.rest, data, rows)
         variables = {name: variable for probe in probes for name, variable in probe.variables.items()}
         assert measured.keys() == variables.keys()
-        for variable, values in measured.items():
-            assert values.shape == (1, len(ensemble.members), *(sizes[dim] for dim in variables[variable].dims))
+        for variable, found in measured.items():
+            assert found.shape == (1, len(ensemble.members), *(sizes[dim] for dim in variables[variable].dims))
+            assert not values or np.isfinite(found).any(), variable
 
 
 def test_a_probe_that_applies_to_no_network_is_refused(tmp_path):
@@ -198,7 +202,8 @@ def test_a_run_leaves_no_programs_behind(tmp_path):
     }
     run(small(tmp_path, name="first", **settings), quiet())
     before = programs()
-    run(small(tmp_path, name="second", **settings), quiet())
+    for name in ("second", "third"):
+        run(small(tmp_path, name=name, **settings), quiet())
     assert programs() == before
 
 

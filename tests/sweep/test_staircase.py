@@ -42,7 +42,7 @@ def test_extract_undoes_assemble(depths):
 
 
 @given(DEPTHS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_what_windows_put_stays_the_members_own(depths):
     """Windows as long as the deepest member are put in order, of which only a member's own layers remain."""
     (groups, members), queue = groups_of(depths), Queue(depths)
